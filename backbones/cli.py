@@ -1,0 +1,107 @@
+"""From typed Python to a command: options, YAML configs and one-line errors. Every `main` of the project goes through here.
+
+Exit codes: 0 done, 1 an unforeseen failure (a bug), 2 something the user gave is wrong, 130 interrupted by Ctrl-C.
+"""
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser
+
+from backbones.errors import UserError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_command(
+    parameters: Callable[..., Any],
+    run: Callable[[Any], Any] | None = None,
+    *,
+    positional: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Reads the command line as the parameters of `parameters`, runs it, and turns the user's errors into one line.
+
+    Args:
+        parameters: a function, called with what was read, or a dataclass, whose instance `run` is called with. Types give
+            the options and their checks, the docstring gives the help. A list of plain values is written with spaces
+            (`--protocol center 10crop`), a bool is a flag.
+        run: what to call with the dataclass. A command with a dataclass also takes `--config FILE` and `--print_config`.
+        positional: the list parameter that needs no option name.
+        argv: the arguments, `sys.argv[1:]` by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        parser = _parser(parameters, positional, takes_config=run is not None)
+        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        for key in ("config", "debug"):
+            values.pop(key, None)
+        if run is None:
+            parameters(**values)
+        else:
+            run(parameters(**values))
+    except (UserError, ArgumentError) as error:
+        if debug:
+            traceback.print_exc()
+        _leave(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
+    except KeyboardInterrupt:
+        _leave(EXIT_INTERRUPTED, "interrupted")
+    except BrokenPipeError:  # the reader of our output has gone (`... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
+
+
+def _parser(parameters: Callable[..., Any], positional: str | None, takes_config: bool) -> ArgumentParser:
+    documentation = docstring_parser.parse(inspect.getdoc(parameters) or "")
+    parser = ArgumentParser(exit_on_error=False, description=_description(documentation))
+    if takes_config:
+        parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options; later options override it")
+    helps = {p.arg_name: p.description for p in documentation.params}
+    hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
+    special = set()
+    for name, parameter in inspect.signature(parameters).parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        options: dict[str, Any] = {"help": helps.get(name)} if required else {"help": helps.get(name), "default": parameter.default}
+        if hints[name] is bool:
+            parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), **options)
+        elif _is_plain_list(hints[name]):
+            options |= {"type": get_args(hints[name])[0], "nargs": "+" if required else "*"}
+            if name == positional:
+                parser.add_argument(name, **options)
+            else:
+                parser.add_argument(f"--{name}", required=required, **options)
+        else:
+            continue
+        special.add(name)
+    add = parser.add_class_arguments if inspect.isclass(parameters) else parser.add_function_arguments
+    add(parameters, skip=special, as_group=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _is_plain_list(hint: Any) -> bool:
+    return get_origin(hint) is list and not hasattr(get_args(hint)[0], "__dataclass_fields__")
+
+
+def _description(documentation: docstring_parser.Docstring) -> str:
+    return "\n\n".join(filter(None, [documentation.short_description, documentation.long_description]))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _leave(code: int, message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,66 @@
+"""What passes between data, models and evaluation. Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Target:
+    """The objects of one picture.
+
+    Args:
+        boxes: (N, 4) float32, in the pixels of the picture that they come with; N may be 0.
+        labels: (N,) int64 in 1..K; 0 is background and never occurs here.
+        ignore: (N,) bool: crowds and difficult objects, which are neither objects nor background.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same objects on `device`."""
+        return Target(*(t.to(device, non_blocking=True) for t in (self.boxes, self.labels, self.ignore)))
+
+
+@dataclass
+class Detections:
+    """What was found in one picture, best score first.
+
+    Args:
+        boxes: (N, 4) float.
+        scores: (N,) float in [0, 1].
+        labels: (N,) int64 in 1..K.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device | str) -> "Detections":
+        """The same detections on `device`."""
+        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass
+class Sample:
+    """One picture on its way into a detector.
+
+    Args:
+        image: (3, H, W) uint8, RGB.
+        target: its objects, in the pixels of `image`.
+        index: its place in the data set.
+        scale: pixels of `image` per pixel of the original picture.
+        seed: decides every random choice made for this picture in this step (which anchors and regions are sampled).
+    """
+
+    image: Tensor
+    target: Target
+    index: int
+    scale: float
+    seed: int
