@@ -55,12 +55,12 @@ class Sample:
         image: (3, H, W) uint8, RGB.
         target: its objects, in the pixels of `image`.
         index: its place in the data set.
-        scale: pixels of `image` per pixel of the original picture.
+        original_size: (height, width) of the picture before resizing.
         seed: decides every random choice made for this picture in this step (which anchors and regions are sampled).
     """
 
     image: Tensor
     target: Target
     index: int
-    scale: float
+    original_size: tuple[int, ...]
     seed: int

@@ -1,0 +1,164 @@
+"""The configuration of `pretrain.py`, and the parts of it that detectors share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from backbones.engine.acceleration import Precision
+from backbones.engine.loop import TrainOptions
+from backbones.engine.schedule import ScheduleOptions
+from backbones.errors import ConfigError
+
+IMAGENET_MEAN = [123.675, 116.28, 103.53]
+IMAGENET_STD = [58.395, 57.12, 57.375]
+
+
+@dataclass
+class ModelConfig:
+    """The network.
+
+    Args:
+        name: one of `backbones.list_models()`.
+        options: its options: width, shortcut (A, B, C), stride_in (1x1, 3x3).
+    """
+
+    name: str = "resnet50"
+    options: dict[str, int | float | str] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """SGD with momentum.
+
+    Args:
+        lr: the learning rate for `train.batch_size`.
+        momentum: of the gradient's running sum.
+        weight_decay: this times the weight is added to the gradient.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+
+@dataclass
+class Expected:
+    """A number that the run should reach, and where it is from.
+
+    Args:
+        metric: its place in `results`, with dots: center.top1_error.
+        value: the number, in the units of the results (percent).
+        tolerance: how far off still counts.
+        source: the paper's table, or what it was measured by.
+    """
+
+    metric: str
+    value: float
+    tolerance: float
+    source: str
+
+
+@dataclass
+class ClassificationData:
+    """Labelled pictures, and how they are cut.
+
+    Args:
+        name: folder (`<root>/<split>/<class>/*.JPEG`), cifar10 (`<root>/cifar-10-batches-py`) or the built-in shapes.
+        root: the folder of the data; shapes need none.
+        train_split: trained on.
+        test_split: tested on.
+        input_size: side of the network's input in pixels.
+        test_resize: shorter side before cropping in tests; null leaves pictures as they are.
+        augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), pad_crop_flip (4.2), flip or none.
+        scale_range: of the shorter side, for scale_crop_flip.
+        padding: zeros on each side, for pad_crop_flip.
+        mean: per channel, of pixel values in 0..255; "pixel" or "channel" computes it from the training pictures (cifar10, shapes).
+        std: what channels are divided by; the paper divides by nothing: [1, 1, 1].
+        train_size: how many training pictures the built-in shapes draw.
+        test_size: how many test pictures they draw.
+    """
+
+    name: Literal["folder", "cifar10", "shapes"] = "folder"
+    root: str | None = None
+    train_split: str = "train"
+    test_split: str = "val"
+    input_size: int = 224
+    test_resize: int | None = 256
+    augmentation: Literal["scale_crop_flip", "pad_crop_flip", "flip", "none"] = "scale_crop_flip"
+    scale_range: tuple[int, int] = (256, 480)
+    padding: int = 4
+    mean: Literal["pixel", "channel"] | list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
+    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
+    train_size: int = 20000
+    test_size: int = 1000
+
+
+@dataclass
+class PretrainConfig:
+    """Trains a classifier from scratch, or from given weights, into a run folder.
+
+    Under torchrun the same command trains on many GPUs. Example:
+    python tools/pretrain.py --config configs/cifar/resnet20.yaml --data.root data --output runs/resnet20
+
+    Args:
+        model: the network.
+        data: the pictures.
+        train: how long, in which portions.
+        optimizer: SGD.
+        schedule: of the learning rate.
+        expected: the numbers that this experiment should reach.
+        weights: a run folder or weights file to start from; the last layer starts anew where the classes differ.
+        output: the run folder to write.
+        seed: of weights, order and augmentation.
+        device: auto takes a GPU where there is one.
+        precision: fp32, bf16 (mixed) or fp64.
+        deterministic: only deterministic algorithms.
+        sync_bn: batch norm over the pictures of all processes (GPUs only); the paper's is per process.
+        resume: go on with the run in `output`, if there is one.
+        overwrite: replace the run in `output`.
+        allow_mismatch: resume although the configuration differs from the run's.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: ClassificationData = field(default_factory=ClassificationData)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    expected: list[Expected] = field(default_factory=list)
+    weights: str | None = None
+    output: str | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "fp32"
+    deterministic: bool = False
+    sync_bn: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    allow_mismatch: bool = False
+
+
+def check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Refuses values that SGD can't use.
+
+    Raises:
+        ConfigError: a negative or non-finite value.
+    """
+    for name in ("lr", "momentum", "weight_decay"):
+        value = getattr(optimizer, name)
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"optimizer.{name} {value}: give a number of 0 or more")
+
+
+def compare_with_expected(results: dict[str, Any], expected: Sequence[Expected]) -> str:
+    """A line for each expected number: what was expected, what was measured, whether it is inside the tolerance."""
+    lines = []
+    for item in expected:
+        value: Any = results
+        for key in item.metric.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            verdict = "not measured"
+        else:
+            verdict = f"measured {value:.2f}: {'inside' if abs(value - item.value) <= item.tolerance else 'OUTSIDE'}"
+        lines.append(f"{item.metric}: expected {item.value:g} ± {item.tolerance:g} ({item.source}), {verdict}")
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""From a picture to the network's input: what training and testing do to it (Sections 3.4 and 4.2).
+
+Training functions take (picture, rng) and are functions of them alone; test functions give the views whose scores are averaged.
+All return uint8 arrays (height, width, 3); mean and std are dealt with on the device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from backbones.errors import DataError
+
+Rng = np.random.Generator
+Augmentation = Callable[[Image.Image, Rng], np.ndarray]
+
+
+def resize_shorter(picture: Image.Image, shorter: int) -> Image.Image:
+    """Resizes so that the shorter side is `shorter` pixels, keeping the aspect ratio (bilinear, antialiased)."""
+    width, height = picture.size
+    if min(width, height) == shorter:
+        return picture
+    scale = shorter / min(width, height)
+    return picture.resize((max(shorter, round(width * scale)), max(shorter, round(height * scale))), Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """The picture or its mirror image."""
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
+        return _maybe_flip(np.asarray(picture), rng)
+
+
+@dataclass(frozen=True)
+class ScaleCropFlip:
+    """Section 3.4: shorter side uniform in [low, high], a random crop of the picture or its mirror image."""
+
+    size: int
+    low: int
+    high: int
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
+        pixels = np.asarray(resize_shorter(picture, int(rng.integers(self.low, self.high + 1))))
+        return _maybe_flip(_random_crop(pixels, self.size, rng), rng)
+
+
+@dataclass(frozen=True)
+class PadCropFlip:
+    """Section 4.2: zeros on each side, a random crop of the padded picture or its mirror image."""
+
+    size: int
+    padding: int
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
+        p = self.padding
+        return _maybe_flip(_random_crop(np.pad(np.asarray(picture), ((p, p), (p, p), (0, 0))), self.size, rng), rng)
+
+
+def center_crop(picture: Image.Image, size: int, shorter: int | None) -> list[np.ndarray]:
+    """One view: the centre, after resizing the shorter side to `shorter` (None: no resizing)."""
+    pixels = _resized(picture, size, shorter)
+    top, left = ((side - size + 1) // 2 for side in pixels.shape[:2])
+    return [pixels[top : top + size, left : left + size]]
+
+
+def ten_crop(picture: Image.Image, size: int, shorter: int | None) -> list[np.ndarray]:
+    """Ten views: four corners and the centre, and their mirror images (3.4, as in AlexNet)."""
+    pixels = _resized(picture, size, shorter)
+    bottom, right = (side - size for side in pixels.shape[:2])
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), ((bottom + 1) // 2, (right + 1) // 2)]
+    crops = [pixels[top : top + size, left : left + size] for top, left in corners]
+    return crops + [crop[:, ::-1] for crop in crops]
+
+
+def _resized(picture: Image.Image, size: int, shorter: int | None) -> np.ndarray:
+    if shorter is not None:
+        picture = resize_shorter(picture, shorter)
+    if min(picture.size) < size:
+        raise DataError(f"a picture of {picture.size[0]}x{picture.size[1]} is smaller than the crop of {size}: set data.test_resize")
+    return np.asarray(picture)
+
+
+def _random_crop(pixels: np.ndarray, size: int, rng: Rng) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    if min(height, width) < size:
+        raise DataError(f"a picture of {width}x{height} is smaller than the crop of {size}: set data.input_size or the augmentation")
+    top, left = rng.integers(0, height - size + 1), rng.integers(0, width - size + 1)
+    return pixels[top : top + size, left : left + size]
+
+
+def _maybe_flip(pixels: np.ndarray, rng: Rng) -> np.ndarray:
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels

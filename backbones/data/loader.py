@@ -1,0 +1,66 @@
+"""Batches for training and for testing."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from backbones.data.sampler import SampleKey, StepSampler
+from backbones.errors import UserError
+
+
+class KeyedDataset(Dataset):
+    """Gives `load(key)` for each key that a sampler yields."""
+
+    def __init__(self, load: Callable[[Any], Any]):
+        self.load = load
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.load(key)
+
+
+def training_batches(
+    load: Callable[[SampleKey], Any], sampler: StepSampler, *, workers: int, collate: Callable[[list[Any]], Any], pin_memory: bool
+) -> Iterable[Any]:
+    """The micro-batches of a training run, in `sampler`'s order.
+
+    Args:
+        load: makes one training sample from its key; runs in `workers` processes (in this one if 0).
+        collate: makes a batch from a list of samples.
+        pin_memory: for faster copies to a GPU.
+    """
+    loader: DataLoader = DataLoader(
+        KeyedDataset(load), batch_sampler=sampler, num_workers=_useful(workers), collate_fn=collate, pin_memory=pin_memory,
+        worker_init_fn=_single_threaded,
+    )  # fmt: skip
+    return _with_plain_errors(loader)
+
+
+def testing_batches(
+    load: Callable[[int], Any], indices: Sequence[int], *, batch_size: int, workers: int, collate: Callable[[list[Any]], Any]
+) -> Iterable[Any]:
+    """Batches over `indices`, each exactly once and in order."""
+    loader: DataLoader = DataLoader(
+        KeyedDataset(load), sampler=indices, batch_size=batch_size, num_workers=_useful(workers), collate_fn=collate,  # type: ignore[arg-type]
+        worker_init_fn=_single_threaded,
+    )  # fmt: skip
+    return _with_plain_errors(loader)
+
+
+def _useful(workers: int) -> int:
+    return min(workers, os.cpu_count() or 1)
+
+
+def _single_threaded(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _with_plain_errors(loader: DataLoader) -> Iterator[Any]:
+    """A worker's error comes with its whole traceback as its message; gives back the user's one line."""
+    try:
+        yield from loader
+    except UserError as error:
+        kind = type(error)
+        raise kind(str(error).strip().split(f"{kind.__name__}: ")[-1]) from None

@@ -1,0 +1,66 @@
+"""A classification data set by the name of its layout."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from backbones.data import shapes
+from backbones.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
+from backbones.data.cifar10 import read_cifar10
+from backbones.data.datasets import ClassificationDataset
+from backbones.data.folder import read_folder
+from backbones.data.shapes import shapes_for_classification
+from backbones.errors import ConfigError, DataError
+
+
+def read_split(
+    name: Literal["folder", "cifar10", "shapes"],
+    root: str | None,
+    split: str,
+    class_names: Sequence[str] | None,
+    drawn_size: int,
+    drawn_count: int,
+) -> ClassificationDataset:
+    """Reads one split.
+
+    Args:
+        class_names: the classes that its labels must count in; None takes the data's own.
+        drawn_size, drawn_count: side and number of the pictures that the built-in shapes draw.
+
+    Raises:
+        ConfigError: no root where one is needed.
+        DataError: the data can't be read, or its classes are others.
+    """
+    if name == "folder":
+        return read_folder(_needed(root, name), split, list(class_names) if class_names is not None else None)
+    fixed = shapes.CLASS_NAMES if name == "shapes" else CIFAR10_CLASSES
+    if class_names is not None and list(class_names) != fixed:
+        raise DataError(f"data.name {name}: its classes ({', '.join(fixed)}) are not the network's ({', '.join(class_names)})")
+    if name == "shapes":
+        return shapes_for_classification(split, drawn_count, drawn_size)
+    return read_cifar10(_needed(root, name), split)
+
+
+def mean_picture(dataset: ClassificationDataset) -> np.ndarray:
+    """The mean of all pictures, (3, H, W) in 0..255; all must be of one size.
+
+    Raises:
+        DataError: a picture has another size.
+    """
+    total: np.ndarray | None = None
+    for index in range(len(dataset)):
+        pixels = np.asarray(dataset.picture(index), dtype=np.float64)
+        if total is None:
+            total = np.zeros_like(pixels)
+        if pixels.shape != total.shape:
+            raise DataError(f"{dataset.name(index)}: its size differs from the first picture's; give data.mean as three numbers")
+        total += pixels
+    assert total is not None, "readers refuse empty data sets"
+    return (total / len(dataset)).transpose(2, 0, 1)
+
+
+def _needed(root: str | None, name: str) -> str:
+    if not root:
+        raise ConfigError(f"data.root is missing: name the folder of the {name} data")
+    return root

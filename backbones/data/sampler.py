@@ -1,0 +1,65 @@
+"""Which picture comes when: a function of the seed and the step alone, whatever the number of processes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from backbones.engine.randomness import derive_seed
+
+
+class SampleKey(NamedTuple):
+    """One picture at one place in the training order.
+
+    Args:
+        index: its place in the data set.
+        seed: decides its augmentation; a function of run seed, epoch and index.
+    """
+
+    index: int
+    seed: int
+
+
+class StepSampler:
+    """Yields this process's micro-batches of keys, step after step.
+
+    The training order is the epochs' shuffles one after the other; step s takes the places [s * batch_size, (s + 1) *
+    batch_size) of it. Each step's batch is cut into `accumulate * world_size` equal portions, dealt to the processes in turn,
+    so any number of processes sees the same global batches.
+
+    Args:
+        size: pictures in the data set.
+        batch_size: pictures of one optimizer step, over all processes; divisible by `accumulate * world_size`.
+        start_step, steps: the steps to yield batches for.
+    """
+
+    def __init__(
+        self, size: int, *, batch_size: int, accumulate: int, start_step: int, steps: int, seed: int, rank: int, world_size: int
+    ):
+        self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
+        self.start_step, self.steps, self.seed = start_step, steps, seed
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return (self.steps - self.start_step) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        portion = self.batch_size // (self.accumulate * self.world_size)
+        epoch, order = -1, torch.empty(0)
+        for step in range(self.start_step, self.steps):
+            for turn in range(self.accumulate):
+                first = step * self.batch_size + (turn * self.world_size + self.rank) * portion
+                keys = []
+                for position in range(first, first + portion):
+                    if position // self.size != epoch:
+                        epoch = position // self.size
+                        order = epoch_order(self.size, self.seed, epoch)
+                    index = int(order[position % self.size])
+                    keys.append(SampleKey(index, derive_seed(self.seed, epoch, index)))
+                yield keys
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The shuffle of one epoch: (size,) int64."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, -1))
+    return torch.randperm(size, generator=generator)

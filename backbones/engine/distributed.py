@@ -1,0 +1,108 @@
+"""One process or many: under `torchrun` the same code trains on all of them (nccl on GPUs, gloo on CPUs)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from backbones.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is.
+
+    Args:
+        rank: its number among all processes; 0 writes files and prints.
+        size: the number of processes.
+        device: where its tensors live.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """Joins the processes that `torchrun` started; alone without it.
+
+    Args:
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        ConfigError: a GPU was asked for and there is none.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("device cuda: this machine has no usable GPU; set --device cpu")
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(f"{local_rank + 1} processes for {torch.cuda.device_count()} GPUs: lower --nproc-per-node")
+        torch.cuda.set_device(local_rank)
+        device = f"cuda:{local_rank}"
+    world = World(rank, size, torch.device(device))
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("nccl" if world.device.type == "cuda" else "gloo")
+    try:
+        yield world
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
+    """Wraps `model` so that gradients are averaged over all processes; alone it stays as it is.
+
+    `find_unused_parameters` keeps the gradient buckets as they were first built. Stock DDP rebuilds them after the first
+    step, so that a resumed run would sum in another order than an uninterrupted one (seen at 3 and more processes).
+    Batch-norm statistics stay each process's own, as in the paper.
+    """
+    if not dist.is_initialized():
+        return model
+    devices = [world.device] if world.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process the buffers (batch-norm statistics) of the main one, so that all evaluate the same network."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The values of all processes, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values = values / dist.get_world_size()
+    return values
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()

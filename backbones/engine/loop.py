@@ -1,0 +1,218 @@
+"""The training loop."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from backbones.engine.acceleration import Precision, autocast
+from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from backbones.engine.distributed import World, data_parallel, mean_over_processes, share_buffers, wait_for_all
+from backbones.engine.randomness import derive_seed
+from backbones.engine.run import RunFolder
+from backbones.errors import CheckpointError, ConfigError, UserError
+
+# (the model as wrapped for many processes, a micro-batch) -> (loss to minimise, numbers to log)
+ComputeLoss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
+
+
+class DivergedError(UserError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class TrainOptions:
+    """How long and in which portions a network is trained.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: pictures of one optimizer step, over all processes and accumulated portions.
+        accumulate: portions that each process works through one after the other for one step.
+        checkpoint_every: steps between checkpoints; one is always written at the end.
+        keep_checkpoints: how many checkpoints stay.
+        evaluate_every: steps between evaluations on the test split; 0 evaluates at the end only.
+        log_every: steps between lines of metrics.jsonl, each an average over those steps.
+        workers: data-loading processes of each training process; 0 loads in the training process.
+        clip_grad_norm: the gradient's norm is cut to this; 0 leaves it alone.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    accumulate: int = 1
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    evaluate_every: int = 0
+    log_every: int = 20
+    workers: int = 4
+    clip_grad_norm: float = 0.0
+
+
+def portion_size(options: TrainOptions, world_size: int) -> int:
+    """Pictures that one process sees at a time.
+
+    Raises:
+        ConfigError: the batch can't be split evenly, or a count is not positive.
+    """
+    for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints", "log_every"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"train.{name} {getattr(options, name)}: give 1 or more")
+    if options.workers < 0:
+        raise ConfigError(f"train.workers {options.workers}: give 0 or more")
+    size, rest = divmod(options.batch_size, options.accumulate * world_size)
+    if rest:
+        raise ConfigError(
+            f"train.batch_size {options.batch_size} can't be split evenly over {world_size} process(es) "
+            f"x train.accumulate {options.accumulate}"
+        )
+    return size
+
+
+def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Loads the latest of a run's checkpoints into model and optimizer; returns the step to go on from (0: none there).
+
+    Raises:
+        CheckpointError: it is damaged or of another network.
+    """
+    path = latest_checkpoint(checkpoints)
+    if path is None:
+        return 0
+    state = load_checkpoint(path)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: does not fit this run ({' '.join(str(error).split())[:200]})") from error
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Any],
+    compute_loss: ComputeLoss,
+    learning_rate: Callable[[int], float],
+    *,
+    options: TrainOptions,
+    world: World,
+    run: RunFolder | None,
+    start_step: int,
+    seed: int,
+    precision: Precision,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+) -> None:
+    """Trains `model` in place from `start_step` to `options.steps`.
+
+    Args:
+        batches: this process's micro-batches, `options.accumulate` of them a step, starting with those of `start_step`.
+        compute_loss: the mean loss over a micro-batch, and what to log.
+        learning_rate: the rate of a step.
+        run: where the main process records; None in the others.
+        evaluate: called with the model in eval mode in every process; its numbers are logged.
+
+    Raises:
+        DivergedError: the loss became infinite or NaN. No checkpoint is written from then on.
+    """
+    wrapped = data_parallel(model, world)
+    iterator = iter(batches)
+    window = _Window(options.batch_size)
+    bar = tqdm(
+        range(start_step, options.steps), initial=start_step, total=options.steps, unit="step", disable=not world.is_main,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    )  # fmt: skip
+    model.train()
+    for step in bar:
+        # Dropout draws from this: a function of the step, so that a resumed run draws the same.
+        torch.manual_seed(derive_seed(seed, step, world.rank))
+        rate = learning_rate(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        for portion in range(options.accumulate):
+            last = portion == options.accumulate - 1
+            with nullcontext() if last or wrapped is model else wrapped.no_sync():  # type: ignore[operator]
+                with autocast(precision, world.device):
+                    loss, numbers = compute_loss(wrapped, next(iterator))
+                (loss / options.accumulate).backward()
+            window.add(loss.detach(), numbers)
+        if options.clip_grad_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
+        optimizer.step()
+
+        done = step + 1
+        save = done % options.checkpoint_every == 0 or done == options.steps
+        if done % options.log_every == 0 or save:
+            values = window.close(done, options.accumulate) | {"lr": rate}
+            if run is not None:
+                run.log(done, "train", values)
+                bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{rate:g}", refresh=False)
+        if save:
+            if run is not None:
+                state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(run.checkpoints, done, state, options.keep_checkpoints)
+            wait_for_all()
+        if evaluate is not None and options.evaluate_every and done % options.evaluate_every == 0 and done < options.steps:
+            share_buffers(model)
+            model.eval()
+            results = evaluate()
+            model.train()
+            if run is not None:
+                run.log(done, "test", results)
+            window.start_clock()
+    share_buffers(model)
+    model.eval()
+
+
+class _Window:
+    """Averages of what happened since the last line of the log, kept on the device until then (no synchronisation)."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._open()
+
+    def _open(self) -> None:
+        self._losses: list[Tensor] = []
+        self._sums: dict[str, Tensor] = {}
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Leaves the time until now (an evaluation) out of the throughput."""
+        self._started = time.monotonic()
+
+    def add(self, loss: Tensor, numbers: dict[str, Tensor]) -> None:
+        self._losses.append(loss)
+        for name, value in numbers.items():
+            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
+
+    def close(self, step: int, accumulate: int) -> dict[str, float]:
+        """The averages, over all processes; starts anew.
+
+        Raises:
+            DivergedError: a loss was not a finite number in any process.
+        """
+        losses = torch.stack(self._losses).double()
+        means = torch.stack([losses.mean(), *(s.double() / len(losses) for s in self._sums.values())])
+        steps = len(losses) // accumulate
+        means = mean_over_processes(means).tolist()
+        if not all(map(_is_finite, means)):
+            bad = (~losses.isfinite()).nonzero()
+            where = f"step {step - steps + int(bad[0]) // accumulate + 1}" if len(bad) else f"the {steps} steps before {step}"
+            raise DivergedError(
+                f"the loss is not a finite number at {where}: the last checkpoint is good; "
+                "try a lower --optimizer.lr, a longer --schedule.warmup_steps or --train.clip_grad_norm 10, with --resume or anew"
+            )
+        seconds = time.monotonic() - self._started
+        values = dict(zip(["loss", *self._sums], means, strict=True))
+        values["images_per_second"] = round(steps * self._batch_size / max(seconds, 1e-9), 2)
+        self._open()
+        return values
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0

@@ -1,0 +1,209 @@
+"""A run folder: what ran, with what, how it went (`run.json`, `metrics.jsonl`, TensorBoard events, checkpoints)."""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.engine.checkpoint import write_atomically
+from backbones.errors import RunFolderError
+
+# What may change between a run and its continuation without changing its result.
+_FREE_TO_CHANGE = (
+    "output", "resume", "overwrite", "allow_mismatch", "data.root", "train.workers", "train.checkpoint_every",
+    "train.keep_checkpoints", "train.log_every",
+)  # fmt: skip
+
+
+class RunFolder:
+    """The folder of one run. Open it with `open_run`."""
+
+    def __init__(self, path: Path, record: dict[str, Any]):
+        self.path = path
+        self.record = record
+        self._metrics = path / "metrics.jsonl"
+        self._tensorboard: Any = None
+        self._earlier_seconds = float(record.get("wall_clock_seconds", 0.0))
+        self._started = time.monotonic()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The final weights."""
+        return self.path / "weights.safetensors"
+
+    def update(self, **fields: Any) -> None:
+        """Changes fields of `run.json`."""
+        self.record.update(fields, wall_clock_seconds=round(self._earlier_seconds + time.monotonic() - self._started, 1))
+        write_json(self.path / "run.json", self.record)
+
+    def log(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Adds a line to `metrics.jsonl` and the same values to TensorBoard."""
+        with self._metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._add_scalars(step, split, values)
+
+    def forget_after(self, step: int) -> None:
+        """Drops metrics after `step`: a resumed run writes them anew."""
+        if not self._metrics.exists():
+            return
+        kept = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= step]
+        write_atomically(self._metrics, lambda path: path.write_text("".join(line + "\n" for line in kept)))
+        for events in self.path.glob("events.out.tfevents.*"):
+            events.unlink()
+        for line in kept:
+            values = json.loads(line)
+            self._add_scalars(values.pop("step"), values.pop("split"), values)
+
+    def _add_scalars(self, step: int, split: str, values: dict[str, float]) -> None:
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+            self._tensorboard = SummaryWriter(str(self.path))
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes what is still in memory."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+@contextmanager
+def open_run(
+    output: str | None, config: Any, *, resume: bool, overwrite: bool, allow_mismatch: bool, **facts: Any
+) -> Iterator[RunFolder]:
+    """Creates or continues the run folder `output`; records in the end whether it finished, failed or was interrupted.
+
+    Args:
+        output: the folder.
+        config: the resolved configuration (a dataclass), written to `run.json`.
+        resume: go on with the run in the folder, if there is one.
+        overwrite: remove the run in the folder first.
+        allow_mismatch: resume although configuration or facts differ.
+        facts: what must be alike on resume too (data fingerprint, number of processes and threads).
+
+    Raises:
+        RunFolderError: the folder holds a run or foreign files, can't be written, or the run there is another one.
+    """
+    if not output:
+        raise RunFolderError("--output is missing: name a folder for the run")
+    path = Path(output)
+    plain_config = json.loads(json.dumps(asdict(config) if is_dataclass(config) and not isinstance(config, type) else config))
+    earlier = _prepare(path, resume=resume, overwrite=overwrite)
+    if earlier and not allow_mismatch:
+        _check_same(path, earlier, {"config": plain_config, **facts})
+    record = {
+        **earlier,
+        "status": "running",
+        "command": shlex.join(sys.argv),
+        "config": plain_config,
+        **facts,
+        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")} | {"python": platform.python_version()},
+        "git_commit": _git_commit(),
+        "hardware": _hardware(),
+        "seed": plain_config.get("seed"),
+        "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "results": earlier.get("results"),
+    }
+    run = RunFolder(path, record)
+    run.update()
+    try:
+        yield run
+        run.update(status="finished", error=None)
+    except KeyboardInterrupt:
+        run.update(status="interrupted")
+        raise
+    except BaseException as error:
+        run.update(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        raise
+    finally:
+        run.close()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
+
+
+def _prepare(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    record_file = path / "run.json"
+    try:
+        if record_file.exists():
+            if resume:
+                return _read_record(record_file)
+            if not overwrite:
+                raise RunFolderError(f"{path} holds a run already: continue it with --resume or replace it with --overwrite")
+            shutil.rmtree(path)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(f"{path} exists and is no run of ours: name another --output")
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
+    return {}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: not readable as JSON ({error}); start anew with --overwrite") from error
+    if not isinstance(record, dict):
+        raise RunFolderError(f"{path}: not a run's record; start anew with --overwrite")
+    return record
+
+
+def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    before, after = _flatten({key: earlier.get(key) for key in now}), _flatten(now)
+    for key in sorted(before.keys() | after.keys()):
+        if key.removeprefix("config.") not in _FREE_TO_CHANGE and before.get(key) != after.get(key):
+            raise RunFolderError(
+                f"{path}: its run had {key.removeprefix('config.')} = {before.get(key)}, now it is {after.get(key)}; "
+                "set it back, or go on all the same with --allow_mismatch"
+            )
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # the line that a kill cut in two
+        return float("inf")
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that runs (not of the folder it was started in), with a + where files were changed."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes else "")
+
+
+def _hardware() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "host": platform.node()}

@@ -1,0 +1,53 @@
+"""The learning rate as a pure function of the step."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from backbones.errors import ConfigError
+
+
+@dataclass
+class ScheduleOptions:
+    """How the learning rate changes.
+
+    Args:
+        name: "step" divides at milestones, "cosine" falls to zero at the last step, "constant" stays.
+        milestones: optimizer steps at which "step" multiplies the rate by `factor`.
+        factor: what each milestone multiplies the rate by.
+        warmup_steps: steps with a lower rate at the start.
+        warmup_factor: the share of the rate in the first of them; it rises linearly ("linear") or stays ("constant").
+        warmup: "linear" or "constant".
+    """
+
+    name: Literal["step", "cosine", "constant"] = "step"
+    milestones: list[int] = field(default_factory=list)
+    factor: float = 0.1
+    warmup_steps: int = 0
+    warmup_factor: float = 0.1
+    warmup: Literal["linear", "constant"] = "linear"
+
+
+def check_schedule(schedule: ScheduleOptions) -> None:
+    """Refuses schedules that make no sense.
+
+    Raises:
+        ConfigError: milestones out of order, a negative warm-up.
+    """
+    if schedule.milestones != sorted(set(schedule.milestones)):
+        raise ConfigError(f"schedule.milestones {schedule.milestones}: give rising steps")
+    if schedule.warmup_steps < 0:
+        raise ConfigError(f"schedule.warmup_steps {schedule.warmup_steps}: give 0 or more")
+
+
+def learning_rate(step: int, *, base: float, steps: int, schedule: ScheduleOptions) -> float:
+    """The rate of optimizer step `step` (the first is 0) in a run of `steps` steps."""
+    rate = base
+    if schedule.name == "step":
+        rate *= schedule.factor ** sum(step >= milestone for milestone in schedule.milestones)
+    elif schedule.name == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
+    if step < schedule.warmup_steps:
+        progress = step / schedule.warmup_steps if schedule.warmup == "linear" else 0.0
+        rate *= schedule.warmup_factor + (1 - schedule.warmup_factor) * progress
+    return rate

@@ -1,0 +1,160 @@
+"""Residual and plain blocks, their shortcuts, and the initialisation: what all networks of the paper are built from."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormLayer = Callable[[int], nn.Module]
+ShortcutOption = Literal["A", "B", "C"]
+StrideIn = Literal["1x1", "3x3"]
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps height and width (divided by the stride); no bias, as BN follows."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+
+
+class ZeroPadShortcut(nn.Module):
+    """Option A where dimensions change: every stride-th pixel, zeros as new channels, no parameters (3.3)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.extra_channels = out_channels - in_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra_channels))
+
+
+def make_shortcut(
+    option: ShortcutOption | None, in_channels: int, out_channels: int, *, stride: int, norm_layer: NormLayer
+) -> nn.Module | None:
+    """The shortcut of one block (3.3, 4.1).
+
+    Args:
+        option: "A" identity, zero-padded where dimensions change; "B" projection where dimensions change, identity
+            elsewhere; "C" projection everywhere; None for a plain block: no shortcut.
+        in_channels: of the block's input.
+        out_channels: of the block's output.
+        stride: of the block.
+        norm_layer: makes the projection's batch normalisation from the number of channels.
+
+    Returns:
+        The module, or None for a plain block.
+    """
+    if option is None:
+        return None
+    same_dimensions = stride == 1 and in_channels == out_channels
+    if option == "C" or (option == "B" and not same_dimensions):
+        return nn.Sequential(conv1x1(in_channels, out_channels, stride), norm_layer(out_channels))
+    if same_dimensions:
+        return nn.Identity()
+    return ZeroPadShortcut(in_channels, out_channels, stride=stride)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (Fig. 5, left); with the shortcut None two layers of a plain net.
+
+    Args:
+        in_channels: C of the input, (B, C, H, W).
+        channels: of the convolutions; the output is (B, channels, H / stride, W / stride).
+        stride: of the first convolution.
+        shortcut: see `make_shortcut`.
+        norm_layer: makes batch normalisation from the number of channels.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, channels: int, *, stride: int, shortcut: ShortcutOption | None, norm_layer: NormLayer
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn1 = norm_layer(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = norm_layer(channels)
+        # Named as torchvision names the projection, so that its checkpoints load.
+        self.downsample = make_shortcut(shortcut, in_channels, channels, stride=stride, norm_layer=norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.downsample is not None:
+            out += self.downsample(x)
+        return self.relu(out)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions (Fig. 5, right).
+
+    Args:
+        in_channels: C of the input, (B, C, H, W).
+        channels: of the narrow part; the output is (B, 4 * channels, H / stride, W / stride).
+        stride: of the block.
+        shortcut: see `make_shortcut`.
+        norm_layer: makes batch normalisation from the number of channels.
+        stride_in: which convolution has the stride: the first 1x1 as in the paper, or the 3x3 ("v1.5").
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        shortcut: ShortcutOption | None,
+        norm_layer: NormLayer,
+        stride_in: StrideIn = "1x1",
+    ) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = conv1x1(in_channels, channels, stride if stride_in == "1x1" else 1)
+        self.bn1 = norm_layer(channels)
+        self.conv2 = conv3x3(channels, channels, stride if stride_in == "3x3" else 1)
+        self.bn2 = norm_layer(channels)
+        self.conv3 = conv1x1(channels, out_channels)
+        self.bn3 = norm_layer(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = make_shortcut(shortcut, in_channels, out_channels, stride=stride, norm_layer=norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        if self.downsample is not None:
+            out += self.downsample(x)
+        return self.relu(out)
+
+
+def make_blocks(
+    block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int
+) -> nn.Sequential:
+    """A stage of blocks, of which the first has the stride and the change of channels.
+
+    Args:
+        block: makes a block from its input's channels and its stride (keyword `stride`).
+        count: how many blocks.
+        in_channels: of the stage's input.
+        out_channels: of every block's output.
+        stride: of the first block.
+    """
+    rest = (block(out_channels, stride=1) for _ in range(count - 1))
+    return nn.Sequential(block(in_channels, stride=stride), *rest)
+
+
+def he_initialise(network: nn.Module) -> None:
+    """Draws convolutions and linear layers as He et al. 2015 (normal, fan-in, for ReLU), with biases of 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

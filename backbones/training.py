@@ -1,0 +1,118 @@
+"""What training a classifier and training a detector have in common: from a built model to a finished run folder."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from backbones.config import Expected, OptimizerConfig, check_optimizer, compare_with_expected
+from backbones.data.loader import training_batches
+from backbones.data.sampler import SampleKey, StepSampler
+from backbones.engine.acceleration import Precision, set_determinism
+from backbones.engine.distributed import World, wait_for_all
+from backbones.engine.loop import ComputeLoss, TrainOptions, portion_size, restore, train
+from backbones.engine.run import open_run
+from backbones.engine.schedule import ScheduleOptions, check_schedule, learning_rate
+
+
+class TrainingConfig(Protocol):
+    """The part that the configurations of classifiers and detectors share."""
+
+    train: TrainOptions
+    optimizer: OptimizerConfig
+    schedule: ScheduleOptions
+    expected: list[Expected]
+    output: str | None
+    seed: int
+    precision: Precision
+    deterministic: bool
+    resume: bool
+    overwrite: bool
+    allow_mismatch: bool
+
+
+def prepare(config: TrainingConfig, world: World) -> None:
+    """Refuses what can be refused before any data is read; then seeds the new weights.
+
+    Raises:
+        ConfigError: a value that makes no sense.
+    """
+    portion_size(config.train, world.size)
+    check_schedule(config.schedule)
+    check_optimizer(config.optimizer)
+    set_determinism(config.deterministic)
+    torch.manual_seed(config.seed)
+
+
+def fit(
+    config: TrainingConfig,
+    world: World,
+    model: nn.Module,
+    *,
+    description: str,
+    samples: int,
+    fingerprint: str,
+    load: Callable[[SampleKey], Any],
+    collate: Callable[[list[Any]], Any],
+    compute_loss: ComputeLoss,
+    test: Callable[[], dict[str, Any]],
+    curve_values: Callable[[dict[str, Any]], dict[str, float]],
+    save: Callable[[Path], None],
+    format_results: Callable[[dict[str, Any]], str],
+) -> dict[str, Any] | None:
+    """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
+
+    Args:
+        description: printed at the start.
+        samples: in the training set, whose digest is `fingerprint`.
+        load: makes a training sample; `collate` makes a micro-batch of several.
+        test: the results of the model as it is, the same in every process.
+        curve_values: what of the results is worth a curve.
+        save: writes the final weights.
+        format_results: a table of the results, to print.
+
+    Returns:
+        The results in the main process, None in the others.
+    """
+    options = config.train
+    run_folder = open_run(
+        config.output, config, resume=config.resume, overwrite=config.overwrite, allow_mismatch=config.allow_mismatch,
+        data_fingerprint=fingerprint, processes=world.size, threads=torch.get_num_threads(),
+    )  # fmt: skip
+    with run_folder if world.is_main else nullcontext() as run:
+        wait_for_all()
+        optimizer = torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=config.optimizer.lr, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay,
+        )  # fmt: skip
+        start = restore(Path(str(config.output)) / "checkpoints", model, optimizer) if config.resume else 0
+        if run is not None:
+            run.forget_after(start)
+            print(f"{description}\n{world.size} process(es) on {world.device.type}, steps {start} to {options.steps}", flush=True)
+        sampler = StepSampler(
+            samples, batch_size=options.batch_size, accumulate=options.accumulate, start_step=start, steps=options.steps,
+            seed=config.seed, rank=world.rank, world_size=world.size,
+        )  # fmt: skip
+        train(
+            model, optimizer,
+            training_batches(load, sampler, workers=options.workers, collate=collate, pin_memory=world.device.type == "cuda"),
+            compute_loss,
+            lambda step: learning_rate(step, base=config.optimizer.lr, steps=options.steps, schedule=config.schedule),
+            options=options, world=world, run=run, start_step=start, seed=config.seed, precision=config.precision,
+            evaluate=lambda: curve_values(test()),
+        )  # fmt: skip
+        if run is not None:
+            save(run.weights)
+        results = test()
+        if run is None:
+            return None
+        run.log(options.steps, "test", curve_values(results))
+        run.update(results=results)
+        print(format_results(results))
+        if config.expected:
+            print(compare_with_expected(results, config.expected))
+        print(f"weights: {run.weights}")
+        return results

@@ -1,0 +1,136 @@
+"""Weights files that say what they are: tensors in safetensors, and in its metadata all that is needed to use them."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backbones.engine.checkpoint import write_atomically
+from backbones.errors import CheckpointError, ConfigError
+from backbones.models import StagedNetwork, get_model
+
+_FORMAT = "resnet-reproduction-1"
+
+
+@dataclass
+class WeightsMetadata:
+    """What a weights file says of its network.
+
+    Args:
+        task: "classification" or "detection".
+        architecture, options: the arguments of `get_model`.
+        classes: names, in the order of the network's outputs (without background).
+        mean, std: pixel values in 0..255 that the input is normalised with; `mean` is per channel (3) or per pixel (3, H, W).
+        input_size: the side of the training crops.
+        test_resize: the shorter side before cropping in tests; None leaves pictures as they are.
+        color_order: of the input's channels.
+        category_ids: a detection data set's own ids, in the order of `classes`.
+        detector: the further arguments of `get_detector`.
+    """
+
+    task: Literal["classification", "detection"]
+    architecture: str
+    options: dict[str, Any]
+    classes: list[str]
+    mean: list
+    std: list[float]
+    input_size: int
+    test_resize: int | None = None
+    color_order: Literal["RGB", "BGR"] = "RGB"
+    category_ids: list[int] | None = None
+    detector: dict[str, Any] = field(default_factory=dict)
+
+
+def save_weights(path: Path, state: dict[str, Tensor], metadata: WeightsMetadata) -> None:
+    """Writes a weights file, whole or not at all."""
+    texts = {"format": _FORMAT} | {name: json.dumps(value) for name, value in asdict(metadata).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, texts))
+
+
+def find_weights(path: str | Path) -> Path:
+    """The weights file that a `--model` or `--weights` names: itself, or the one in a run folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "weights.safetensors").is_file():
+            what = "the run there has not finished" if (path / "run.json").exists() else "it is no run folder"
+            raise CheckpointError(f"{path}: holds no weights.safetensors ({what})")
+        return path / "weights.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file or run folder")
+    return path
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
+    """Reads a weights file (or a run folder's) onto the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, or without the metadata that this project writes.
+    """
+    path = find_weights(path)
+    try:
+        with safe_open(path, "pt") as file:
+            texts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:150]})") from error
+    return state, _parse_metadata(path, texts)
+
+
+def load_classifier(path: str | Path) -> tuple[StagedNetwork, WeightsMetadata]:
+    """Rebuilds a classifier from its weights file or run folder, in eval mode.
+
+    Raises:
+        CheckpointError: the file can't be used or holds something else than a classifier.
+    """
+    state, metadata = load_weights(path)
+    if metadata.task != "classification":
+        raise CheckpointError(f"{path}: holds a {metadata.task} network, not a classifier")
+    try:
+        model = get_model(metadata.architecture, len(metadata.classes), **metadata.options)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its metadata name a network that can't be built: {error}") from error
+    load_state(model, state, str(path))
+    return model.eval(), metadata
+
+
+def load_state(model: Any, state: dict[str, Tensor], source: str) -> None:
+    """`model.load_state_dict(state)`, every name and shape matching.
+
+    Raises:
+        CheckpointError: names the first tensor that does not fit.
+    """
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise CheckpointError(f"{source}: lacks {name}: the weights are of another architecture")
+        if state[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(state[name].shape)}, this network's has {tuple(tensor.shape)}: another architecture"
+            )
+    if unknown := sorted(state.keys() - own.keys()):
+        raise CheckpointError(f"{source}: holds {unknown[0]}, which this network has not: the weights are of another architecture")
+    model.load_state_dict(state)
+
+
+def _parse_metadata(path: Path, texts: dict[str, str]) -> WeightsMetadata:
+    if texts.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: has no metadata of this project (architecture, classes, preprocessing)")
+    names = {f.name for f in fields(WeightsMetadata)}
+    try:
+        metadata = WeightsMetadata(**{name: json.loads(text) for name, text in texts.items() if name in names})
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata can't be read ({' '.join(str(error).split())[:150]})") from error
+    expected = {"task": str, "architecture": str, "options": dict, "classes": list, "mean": list, "std": list, "input_size": int, "detector": dict}
+    for name, kind in expected.items():
+        if not isinstance(getattr(metadata, name), kind):
+            raise CheckpointError(f"{path}: its metadata's {name} is not a {kind.__name__}")
+    return metadata

@@ -1,0 +1,118 @@
+"""The configuration of `train_detector.py`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from backbones.config import Expected, OptimizerConfig
+from backbones.engine.acceleration import Precision
+from backbones.engine.loop import TrainOptions
+from backbones.engine.schedule import ScheduleOptions
+from detection.models.roi_heads import RoIOptions
+from detection.models.rpn import RPNOptions
+
+
+@dataclass
+class BackboneConfig:
+    """The network under the detector.
+
+    Args:
+        weights: a run folder or weights file of `pretrain.py`; its network, options and normalisation are taken over.
+        name: the network, where there are no weights; with weights it has to be theirs.
+        options: its options, likewise.
+        norm: frozen (as in the paper; needs weights) or batch (live; for random initialisation).
+        freeze_stages: stages that are not trained, of conv1 to conv5.
+    """
+
+    weights: str | None = None
+    name: str | None = None
+    options: dict[str, int | float | str] = field(default_factory=dict)
+    norm: Literal["frozen", "batch"] = "frozen"
+    freeze_stages: list[str] = field(default_factory=lambda: ["conv1", "conv2"])
+
+
+@dataclass
+class DetectionData:
+    """Pictures with boxes, and their size.
+
+    Args:
+        name: voc (a VOCdevkit or year folder), coco (`<root>/<split>/`, `<root>/annotations/`) or the built-in shapes.
+        root: the folder of the data; shapes need none.
+        train_split: trained on; several are joined by a plus: VOC2007/trainval+VOC2012/trainval.
+        test_split: tested on.
+        shorter_side: pictures are scaled to this shorter side,
+        longest_side: or to this longer side, where that makes them smaller.
+        flip: train on mirror images too.
+        bad_boxes: a box without area or outside its picture is an error, or is clipped or dropped (repair).
+        train_size: how many training pictures the built-in shapes draw.
+        test_size: how many test pictures they draw.
+    """
+
+    name: Literal["voc", "coco", "shapes"] = "voc"
+    root: str | None = None
+    train_split: str = "trainval"
+    test_split: str = "test"
+    shorter_side: int = 600
+    longest_side: int = 1000
+    flip: bool = True
+    bad_boxes: Literal["error", "repair"] = "error"
+    train_size: int = 4000
+    test_size: int = 500
+
+
+@dataclass
+class AnchorConfig:
+    """The boxes that proposals start from.
+
+    Args:
+        scales: square roots of their areas in pixels of the resized picture.
+        ratios: height / width.
+    """
+
+    scales: list[float] = field(default_factory=lambda: [128.0, 256.0, 512.0])
+    ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+
+
+@dataclass
+class DetectorConfig:
+    """Trains Faster R-CNN on a pretrained network, tests it, and leaves a run folder.
+
+    Under torchrun the same command trains on many GPUs. Example:
+    python tools/train_detector.py --config configs/voc/resnet101.yaml --backbone.weights runs/resnet101 --data.root VOCdevkit --output runs/voc
+
+    Args:
+        backbone: the network.
+        data: the pictures.
+        anchors: where proposals start.
+        rpn: the region proposal network.
+        roi: the detector on the regions.
+        train: how long, in which portions.
+        optimizer: SGD.
+        schedule: of the learning rate.
+        expected: the numbers that this experiment should reach.
+        output: the run folder to write.
+        seed: of weights, order, augmentation and sampling.
+        device: auto takes a GPU where there is one.
+        precision: fp32, bf16 (mixed) or fp64.
+        deterministic: only deterministic algorithms.
+        resume: go on with the run in `output`, if there is one.
+        overwrite: replace the run in `output`.
+        allow_mismatch: resume although the configuration differs from the run's.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    data: DetectionData = field(default_factory=DetectionData)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RPNOptions = field(default_factory=RPNOptions)
+    roi: RoIOptions = field(default_factory=RoIOptions)
+    train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=2))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.001, weight_decay=5e-4))
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    expected: list[Expected] = field(default_factory=list)
+    output: str | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "fp32"
+    deterministic: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    allow_mismatch: bool = False

@@ -1,0 +1,169 @@
+"""The COCO layout: all objects of a split in one JSON file (cocodataset.org/#format-data)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backbones.errors import DataError
+from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, concatenate, duplicate
+from detection.data.json_columns import Describe, column_of_ids, column_of_numbers, look_up, read_json
+from detection.data.pictures import PictureFiles
+
+
+def read_coco_split(
+    root: str | Path, split: str, class_names: Sequence[str] | None = None, bad_boxes: BadBoxes = "error"
+) -> DetectionDataset:
+    """A split of the COCO layout: pictures in root/SPLIT, objects in root/annotations/instances_SPLIT.json.
+
+    Args:
+        root: the folder of both.
+        split: `train2017`; several are joined by "+": `train2014+val2014`.
+        class_names: see `read_coco`.
+        bad_boxes: see `check_boxes`.
+    """
+    parts = []
+    for name in (n.strip() for n in split.split("+")):
+        if not name or "/" in name or "\\" in name or name == "..":
+            raise DataError(f"'{name}' is not the name of a split")
+        file = Path(root) / "annotations" / f"instances_{name}.json"
+        parts.append(read_coco(Path(root) / name, file, class_names, bad_boxes))
+    if len(parts) == 1:
+        return parts[0]
+    paths = [path for p in parts if isinstance(p.load_image, PictureFiles) for path in p.load_image.paths]
+    annotations = concatenate([p.annotations for p in parts])
+    repaired, dropped = sum(p.repaired for p in parts), sum(p.dropped for p in parts)
+    return DetectionDataset(annotations, PictureFiles(paths), repaired, dropped)
+
+
+def read_coco(
+    images_folder: str | Path | None,
+    annotation_file: str | Path,
+    class_names: Sequence[str] | None = None,
+    bad_boxes: BadBoxes = "error",
+) -> DetectionDataset:
+    """Pictures and objects of a COCO annotation file, in its order. Crowds are ignored.
+
+    Args:
+        images_folder: where the pictures are; None to score detections without them.
+        annotation_file: the JSON file.
+        class_names: the classes, in label order: those of the file in any order; by default, in the order of their ids.
+        bad_boxes: see `check_boxes`.
+
+    Raises:
+        DataError: something is missing or wrong; the message names the file and the id.
+    """
+    file = Path(annotation_file)
+    data = read_json(file)
+    if not isinstance(data, dict):
+        raise DataError(f"{file}: not a COCO annotation file (an object with images, annotations and categories)")
+    images, objects, categories = (_list(data, key, file) for key in ("images", "annotations", "categories"))
+    names, category_ids = _read_categories(categories, class_names, file)
+
+    def image_at(row: int) -> str:
+        return f"{file}: image {_identity(images, row)}"
+
+    image_ids = _distinct(column_of_ids(images, "id", (int, str), image_at), "image id", file)
+    sizes = column_of_numbers(images, ("height", "width"), image_at)
+    if len({type(i) for i in image_ids}) > 1:
+        raise DataError(f"{file}: some image ids are numbers and some are strings")
+    if len(sizes) and not (sizes.min() >= 1 and sizes.max() < 2**31):
+        row = int((~((sizes >= 1) & (sizes < 2**31)).all(axis=1)).argmax())
+        raise DataError(f"{image_at(row)} has the size {sizes[row, 1]:g}x{sizes[row, 0]:g}")
+    load_image = _no_pictures if images_folder is None else _find_pictures(Path(images_folder), images, image_at)
+    arrays, repaired, dropped = _read_objects(objects, image_ids, category_ids, sizes, bad_boxes, file)
+    annotations = Annotations.from_objects(
+        class_names=names, category_ids=category_ids, image_ids=image_ids, sizes=sizes, **arrays
+    )
+    return DetectionDataset(annotations, load_image, repaired, dropped)
+
+
+def _read_categories(categories: list, class_names: Sequence[str] | None, file: Path) -> tuple[list[str], list[int]]:
+    """Names and ids of the classes, in label order."""
+
+    def category_at(row: int) -> str:
+        return f"{file}: category {_identity(categories, row)}"
+
+    ids = _distinct(column_of_ids(categories, "id", (int,), category_at), "category id", file)
+    names = _distinct(column_of_ids(categories, "name", (str,), category_at), "category name", file)
+    if not ids:
+        raise DataError(f"{file}: no categories")
+    id_of = dict(sorted(zip(names, ids, strict=True), key=lambda item: item[1]))
+    if class_names is None:
+        class_names = list(id_of)
+    for name in class_names:
+        if name not in id_of:
+            raise DataError(f"{file}: no category is called '{name}', as a class of the model is")
+    for name in id_of:
+        if name not in class_names:
+            raise DataError(f"{file}: category '{name}' is not one of the model's classes")
+    return list(class_names), [id_of[name] for name in class_names]
+
+
+def _read_objects(
+    objects: list, image_ids: list, category_ids: list[int], sizes: NDArray, bad_boxes: BadBoxes, file: Path
+) -> tuple[dict[str, NDArray], int, int]:
+    """The arrays of the objects, and how many boxes were repaired and dropped."""
+
+    def object_at(row: int) -> str:
+        return f"{file}: annotation {_identity(objects, row)}"
+
+    _distinct(column_of_ids(objects, "id", (int, str), object_at), "annotation id", file)
+    images = look_up(objects, "image_id", {v: i for i, v in enumerate(image_ids)}, object_at)
+    labels = look_up(objects, "category_id", {v: k for k, v in enumerate(category_ids, 1)}, object_at)
+    boxes = column_of_numbers(objects, "bbox", object_at, length=4)
+    crowd = column_of_numbers(objects, "iscrowd", object_at, default=0)
+    areas = column_of_numbers(objects, "area", object_at, default=-1)
+    areas = np.where(areas < 0, boxes[:, 2] * boxes[:, 3], areas)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners, kept, repaired = check_boxes(
+        corners,
+        sizes[images].astype(np.int64),
+        (boxes[:, 2] > 0) & (boxes[:, 3] > 0),
+        bad_boxes,
+        lambda row: f"{object_at(row)}: box {objects[row]['bbox']}",
+    )
+    arrays = {"images": images, "boxes": corners, "labels": labels, "ignore": crowd != 0, "areas": areas}
+    return {name: array[kept] for name, array in arrays.items()}, repaired, int((~kept).sum())
+
+
+def _find_pictures(folder: Path, images: list, image_at: Describe) -> PictureFiles:
+    names = column_of_ids(images, "file_name", (str,), image_at)
+    listings: dict[str, set[str]] = {}  # one listing of a folder is far cheaper than a look at each of 118,000 files
+    for row, name in enumerate(names):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
+            raise DataError(f"{image_at(row)}: file_name '{name}' leads out of {folder}")
+        parent = str(path.parent)
+        if parent not in listings:
+            listings[parent] = set(os.listdir(folder / parent)) if (folder / parent).is_dir() else set()
+        if path.name not in listings[parent]:
+            raise DataError(f"{image_at(row)}: its picture {folder / name} is missing")
+    return PictureFiles([os.path.join(folder, name) for name in names])
+
+
+def _no_pictures(index: int) -> torch.Tensor:
+    raise DataError("this data set was read without a folder of pictures")
+
+
+def _list(data: dict, key: str, file: Path) -> list:
+    if key not in data:
+        raise DataError(f"{file}: has no '{key}'")
+    if not isinstance(data[key], list):
+        raise DataError(f"{file}: '{key}' is not a list")
+    return data[key]
+
+
+def _distinct(values: list, what: str, file: Path) -> list:
+    if len(set(values)) != len(values):
+        raise DataError(f"{file}: {what} {duplicate(values)} occurs twice")
+    return values
+
+
+def _identity(entries: list, row: int) -> str:
+    """How to name an entry in a message: by its id, or its place where it has none."""
+    entry = entries[row]
+    return str(entry["id"])[:40] if isinstance(entry, dict) and "id" in entry else f"number {row + 1}"

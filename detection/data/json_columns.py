@@ -1,0 +1,121 @@
+"""Columns of numbers and ids out of parsed JSON, where every entry may be wrong in any way."""
+
+import json
+import math
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backbones.errors import DataError
+
+Describe = Callable[[int], str]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, without the outlines of objects. Raises DataError if it can't be parsed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Outlines are most of a COCO file, and nothing here needs them: let them go while the file is being read.
+        return json.loads(text, object_hook=_without_outline if '"segmentation"' in text else None)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deep to be read") from error
+    except (OSError, ValueError) as error:  # ValueError: JSON, encoding, and numbers of thousands of digits
+        raise DataError(f"{path}: not a JSON file that can be read ({error})") from error
+
+
+def _without_outline(entry: dict) -> dict:
+    entry.pop("segmentation", None)
+    return entry
+
+
+def column_of_ids(entries: list, key: str, types: tuple[type, ...], describe: Describe) -> list:
+    """`key` of every entry of a parsed JSON list. Raises DataError if an entry lacks it or has another type there."""
+    try:
+        values = [entry[key] for entry in entries]
+    except (KeyError, TypeError):
+        values = [_value(entry, key, describe(row)) for row, entry in enumerate(entries)]
+    for row, value in enumerate(values):
+        if type(value) not in types:
+            wanted = " or ".join({int: "a whole number", str: "a string"}[t] for t in types)
+            raise DataError(f"{describe(row)}: '{key}' is {_short(value)}, not {wanted}")
+    return values
+
+
+def look_up(entries: list, key: str, places: dict[Hashable, int], describe: Describe) -> NDArray[np.int64]:
+    """The places of the ids under `key`. Raises DataError if an id is not listed in the annotation file."""
+    values = column_of_ids(entries, key, (int, str), describe)
+    try:
+        return np.array([places[v] for v in values], dtype=np.int64)
+    except KeyError:
+        row = next(r for r, v in enumerate(values) if v not in places)
+        raise DataError(f"{describe(row)}: {key} {_short(values[row])} is not listed in the annotations") from None
+
+
+def column_of_numbers(
+    entries: list,
+    key: str | tuple[str, ...],
+    describe: Describe,
+    *,
+    length: int | None = None,
+    default: float | None = None,
+) -> NDArray[np.float64]:
+    """Finite numbers of every entry of a parsed JSON list.
+
+    Args:
+        entries: the list, of M entries.
+        key: the key that holds them, or several that hold one each.
+        describe: names an entry, for errors.
+        length: how many numbers `key` holds, as a list.
+        default: for entries without the key.
+
+    Returns:
+        (M,), or (M, n) for several keys or a length of n.
+    """
+    if isinstance(key, tuple):
+        return np.stack([column_of_numbers(entries, k, describe) for k in key], axis=1)
+    shape = (len(entries),) if length is None else (len(entries), length)
+    if not entries:
+        return np.zeros(shape)
+    try:
+        values = [e[key] for e in entries] if default is None else [e.get(key, default) for e in entries]
+        array = np.array(values)
+        # Numbers only, the same number of them everywhere (else numpy's kind is another, or it raises).
+        if array.shape == shape and array.dtype.kind in "ifb" and np.isfinite(array).all():
+            return array.astype(np.float64)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        pass
+    _refuse(entries, key, describe, length, default)
+
+
+def _refuse(entries: list, key: str, describe: Describe, length: int | None, default: float | None) -> NoReturn:
+    """Finds the entry that is not as it should be."""
+    for row, entry in enumerate(entries):
+        if default is not None and isinstance(entry, dict) and key not in entry:
+            continue
+        value = _value(entry, key, describe(row))
+        numbers = value if length is not None else [value]
+        if not isinstance(numbers, list) or (length is not None and len(numbers) != length):
+            raise DataError(f"{describe(row)}: '{key}' is {_short(value)}, not a list of {length} numbers")
+        for number in numbers:
+            number_is_int = type(number) in (int, bool)
+            if not (abs(number) < 2**63 if number_is_int else type(number) is float and math.isfinite(number)):
+                raise DataError(f"{describe(row)}: '{key}' is {_short(value)}, not finite numbers")
+    raise DataError(f"{describe(0)}: '{key}' is not numbers everywhere")
+
+
+def _value(entry: Any, key: str, description: str) -> Any:
+    if not isinstance(entry, dict):
+        raise DataError(f"{description} is {_short(entry)}, not an object")
+    if key not in entry:
+        raise DataError(f"{description} has no '{key}'")
+    return entry[key]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

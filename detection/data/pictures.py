@@ -1,0 +1,30 @@
+"""Pictures of a detection data set as tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.data import pictures
+
+
+def read_image(path: str | Path) -> Tensor:
+    """One picture file, (3, H, W) uint8 RGB. Raises DataError as `backbones.data.pictures.read_image` does."""
+    pixels = np.array(pictures.read_image(path))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+class PictureFiles:
+    """Loads the pictures of a data set by index; an object that worker processes can receive.
+
+    Args:
+        paths: of the pictures, in the order of the data set.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = np.array(paths, dtype=np.str_)  # an array: touching 100,000 str would unshare workers' memory
+
+    def __call__(self, index: int) -> Tensor:
+        return read_image(str(self.paths[index]))

@@ -1,0 +1,48 @@
+"""From a data set to what a detector is fed: resized, perhaps mirrored, with its objects in the same pixels."""
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+from backbones.engine.randomness import derive_seed
+from detection.data.annotations import DetectionDataset
+from detection.structures import Sample, Target
+
+
+def resize_scale(height: int, width: int, shorter: int, longest: int) -> float:
+    """How much a picture is scaled so that its shorter side is `shorter`, or its longer one `longest` where that is less (4.3)."""
+    return min(shorter / min(height, width), longest / max(height, width))
+
+
+def scale_image(image: Tensor, scale: float) -> Tensor:
+    """Resizes (3, H, W) uint8 by `scale` (bilinear, antialiased), sides rounded, at least one pixel."""
+    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
+    return image if (height, width) == tuple(image.shape[1:]) else resize(image, [height, width], antialias=True)
+
+
+def scale_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Boxes (N, 4) in the pixels of the picture `source` (3, H, W), in those of its resized copy `target`."""
+    height, width = target.shape[1] / source.shape[1], target.shape[2] / source.shape[2]
+    return boxes * boxes.new_tensor([width, height, width, height])
+
+
+def mirror(image: Tensor, target: Target) -> tuple[Tensor, Target]:
+    """The mirror image (3, H, W) and its objects."""
+    width = image.shape[2]
+    x1, y1, x2, y2 = target.boxes.unbind(1)
+    return image.flip(2), Target(torch.stack([width - x2, y1, width - x1, y2], 1), target.labels, target.ignore)
+
+
+def make_sample(dataset: DetectionDataset, index: int, *, shorter: int, longest: int, flip: bool = False, seed: int = 0) -> Sample:
+    """One picture of the data set at the network's size.
+
+    Args:
+        shorter, longest: see `resize_scale`.
+        flip: mirror the picture in half of all cases; `seed` decides.
+    """
+    original, target = dataset.load_image(index), dataset.target(index)
+    image = scale_image(original, resize_scale(original.shape[1], original.shape[2], shorter, longest))
+    target = Target(scale_boxes(target.boxes, original, image), target.labels, target.ignore)
+    if flip and torch.rand((), generator=torch.Generator().manual_seed(derive_seed(seed, 0))) < 0.5:
+        image, target = mirror(image, target)
+    return Sample(image, target, index, tuple(original.shape[1:]), seed)

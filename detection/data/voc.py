@@ -1,0 +1,202 @@
+"""The PASCAL VOC layout: one XML file a picture, splits as lists of names (VOC2012 devkit, section 4)."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+import numpy as np
+from defusedxml import DefusedXmlException
+
+from backbones.data.pictures import read_image_size
+from backbones.errors import DataError
+from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
+from detection.data.pictures import PictureFiles
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class _Object(NamedTuple):
+    name: str
+    corners: tuple[float, ...]  # xmin, ymin, xmax, ymax: one-based, inclusive
+    difficult: bool
+
+
+@dataclass
+class _Picture:
+    identity: str
+    xml: Path
+    path: str
+    size: tuple[int, int]
+    objects: list[_Object]
+
+
+def read_voc(
+    root: str | Path,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    bad_boxes: BadBoxes = "error",
+    need_pictures: bool = True,
+) -> DetectionDataset:
+    """Pictures and objects of a VOC split. The id of a picture is its file's stem; difficult objects are ignored.
+
+    Args:
+        root: a year folder (with JPEGImages, Annotations and ImageSets/Main), or a VOCdevkit folder of year folders.
+        split: `[YEAR/]NAME`, several joined by "+": `trainval`, `VOC2007/trainval+VOC2012/trainval`. The year may be
+            left out where `root` is a year folder or has only one.
+        class_names: the classes, in label order; by default those found in the split, sorted.
+        bad_boxes: see `check_boxes`.
+        need_pictures: false to read annotations whose picture files are not there.
+
+    Raises:
+        DataError: something is missing or wrong; the message names the file.
+    """
+    pictures = [p for part in split.split("+") for p in _read_split(Path(root), part.strip(), need_pictures)]
+    identities = [p.identity for p in pictures]
+    if len(set(identities)) != len(identities):
+        raise DataError(f"{root}: picture '{duplicate(identities)}' is listed twice in split '{split}'")
+    if class_names is None:
+        class_names = sorted({o.name for p in pictures for o in p.objects})
+        if not class_names:
+            raise DataError(f"{root}: no objects in split '{split}'")
+    annotations, repaired, dropped = _flatten(pictures, list(class_names), bad_boxes)
+    return DetectionDataset(annotations, PictureFiles([p.path for p in pictures]), repaired, dropped)
+
+
+def year_folder(root: Path, part: str) -> tuple[Path, str]:
+    """The year folder and the list's name that `[YEAR/]NAME` stands for under `root`, as `read_voc` takes them."""
+    year, _, name = part.rpartition("/")
+    if not name or os.sep in year or ".." in (year, name):
+        raise DataError(f"split '{part}' is not of the form NAME or YEAR/NAME")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    if year:
+        folder = root.parent / year if _is_year(root) and root.name == year else root / year
+        if not _is_year(folder):
+            raise DataError(f"{folder}: not a VOC year folder (no ImageSets/Main in it)")
+        return folder, name
+    if _is_year(root):
+        return root, name
+    years = sorted(f for f in root.iterdir() if _is_year(f))
+    if len(years) == 1:
+        return years[0], name
+    if not years:
+        raise DataError(f"{root}: neither a VOC year folder (no ImageSets/Main in it) nor a VOCdevkit folder of them")
+    raise DataError(f"{root} has {', '.join(y.name for y in years)}: write the split as {years[0].name}/{name}")
+
+
+def _is_year(folder: Path) -> bool:
+    return (folder / "ImageSets" / "Main").is_dir()
+
+
+def _read_split(root: Path, part: str, need_pictures: bool) -> list[_Picture]:
+    folder, name = year_folder(root, part)
+    identities = _read_list(folder / "ImageSets" / "Main" / f"{name}.txt")
+    picture_folder = folder / "JPEGImages"
+    files = sorted(os.listdir(picture_folder)) if picture_folder.is_dir() else []
+    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in PICTURE_SUFFIXES}
+    pictures = []
+    for identity in identities:
+        xml = folder / "Annotations" / f"{identity}.xml"
+        path = os.path.join(picture_folder, file_of.get(identity, f"{identity}.jpg"))
+        if need_pictures and identity not in file_of:
+            raise DataError(f"{xml}: its picture {path} is missing")
+        pictures.append(_read_picture(identity, xml, path))
+    return pictures
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        names = sorted(f.stem for f in path.parent.glob("*.txt"))
+        raise DataError(f"{path}: no such split; there are: {', '.join(names) or 'none'}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read ({error})") from error
+    identities = []
+    for number, line in enumerate(lines, 1):
+        identity = line.strip()
+        if len(identity.split()) > 1 or "/" in identity or "\\" in identity:
+            raise DataError(f"{path}, line {number}: '{identity}' is not the name of a picture")
+        if identity:
+            identities.append(identity)
+    if not identities:
+        raise DataError(f"{path}: lists no pictures")
+    return identities
+
+
+def _read_picture(identity: str, xml: Path, path: str) -> _Picture:
+    try:
+        root: Element = defusedxml.ElementTree.parse(xml).getroot()
+    except FileNotFoundError as error:
+        raise DataError(f"{xml}: no such annotation file (of picture {path})") from error
+    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError, RecursionError) as error:
+        raise DataError(f"{xml}: not an XML file that can be read ({type(error).__name__}: {error})") from error
+    height = _number(root, "size/height", xml, default="0")
+    width = _number(root, "size/width", xml, default="0")
+    # Some files leave the size out or have zeros there.
+    size = (int(height), int(width)) if height > 0 and width > 0 else read_image_size(path)
+    if max(size) >= 2**31:
+        raise DataError(f"{xml}: a picture of {size[1]}x{size[0]} pixels can't be")
+    return _Picture(identity, xml, path, size, [_read_object(e, xml) for e in root.findall("object")])
+
+
+def _read_object(element: Element, xml: Path) -> _Object:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DataError(f"{xml}: an object without a name")
+    difficult = _number(element, "difficult", xml, default="0")
+    if difficult not in (0, 1):
+        raise DataError(f"{xml}: object '{name}': difficult is {difficult:g}, neither 0 nor 1")
+    corners = tuple(_number(element, f"bndbox/{corner}", xml) for corner in CORNERS)
+    return _Object(name, corners, bool(difficult))
+
+
+def _number(element: Element, path: str, xml: Path, default: str | None = None) -> float:
+    text = element.findtext(path, default)
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        problem = "is missing" if text is None else f"is '{text.strip()[:40]}', not a number"
+        raise DataError(f"{xml}: <{path}> of <{element.tag}> {problem}")
+    return value
+
+
+def _flatten(pictures: list[_Picture], class_names: list[str], bad_boxes: BadBoxes) -> tuple[Annotations, int, int]:
+    """The annotations, and how many boxes were repaired and dropped."""
+    owners = [i for i, p in enumerate(pictures) for _ in p.objects]
+    objects = [o for p in pictures for o in p.objects]
+    label_of = {name: k for k, name in enumerate(class_names, 1)}
+    for owner, item in zip(owners, objects, strict=True):
+        if item.name not in label_of:
+            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {', '.join(class_names)}")
+
+    def describe(row: int) -> str:
+        corners = ", ".join(f"{c:g}" for c in objects[row].corners)
+        return f"{pictures[owners[row]].xml}: box ({corners}) of '{objects[row].name}'"
+
+    sizes = np.array([p.size for p in pictures], dtype=np.int64).reshape(-1, 2)
+    corners = np.array([o.corners for o in objects], dtype=np.float64).reshape(-1, 4)
+    has_area = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+    images = np.array(owners, dtype=np.int64)
+    boxes, kept, repaired = check_boxes(corners - (1, 1, 0, 0), sizes[images], has_area, bad_boxes, describe)
+
+    def keep(values: list[Any]) -> np.ndarray:
+        return np.array(values)[kept] if values else np.zeros(0)
+
+    annotations = Annotations.from_objects(
+        class_names=class_names,
+        image_ids=[p.identity for p in pictures],
+        sizes=sizes,
+        images=images[kept],
+        boxes=boxes[kept],
+        labels=keep([label_of[o.name] for o in objects]),
+        ignore=keep([o.difficult for o in objects]),
+    )
+    return annotations, repaired, int((~kept).sum())

@@ -1,0 +1,240 @@
+"""The whole chain on built-in pictures and a CPU: pretrain, train detectors, compare. Also the command `demo`."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from backbones.analysis.complexity import complexity
+from backbones.cli import run_command
+from backbones.engine.distributed import World, join_world
+from backbones.engine.run import write_json
+from backbones.errors import RunFolderError, UserError
+from backbones.weights import load_classifier
+from detection.data.shapes import shapes_for_detection
+from detection.drawing import draw_detections, grid
+from detection.inference.detect import detect_in_dataset
+from detection.structures import Detections
+from detection.weights import load_detector
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "shapes"
+SEEN_BY_NOBODY = "test"
+"""The split that the pictures of `detections.png` come from: nothing was trained or scored on it."""
+
+
+@dataclass
+class Job:
+    """One command of the demo.
+
+    Args:
+        name: its run folder.
+        arguments: of the interpreter.
+        after: the job that has to be finished before.
+    """
+
+    name: str
+    arguments: list[str]
+    after: str | None = None
+    process: subprocess.Popen | None = field(default=None, repr=False)
+    done: bool = False
+
+
+def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> None:
+    """Shows the whole chain on built-in pictures, on a CPU, in about five minutes.
+
+    Pretrains a small VGG and a small ResNet, trains Faster R-CNN on both and on the ResNet with new weights, and compares
+    them on unseen pictures. Leaves summary.json, table.md, detections.png and all run folders.
+
+    Args:
+        output: the folder to write.
+        scale: less than 1 shortens all trainings (to try the demo itself; the numbers then mean nothing).
+        overwrite: replace an earlier demo in the folder.
+    """
+    folder = Path(output)
+    if not CONFIGS.is_dir():
+        raise UserError(f"{CONFIGS}: no such folder: the demo runs from a checkout of the project")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise RunFolderError(f"{folder} is not empty: replace the demo there with --overwrite or name another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    run_jobs(_jobs(folder, scale), folder)
+    rows = [_row(folder, "vgg", True), _row(folder, "resnet", True), _row(folder, "resnet", False)]
+    table = format_rows(rows)
+    write_json(folder / "summary.json", rows)
+    (folder / "table.md").write_text(table + "\n")
+    draw_comparison(folder).save(folder / "detections.png")
+    print(table)
+    print(f"\n{time.monotonic() - started:.0f} s; the same in {folder}/table.md, pictures in {folder}/detections.png")
+
+
+def _jobs(folder: Path, scale: float) -> list[Job]:
+    """In the order of their urgency: on two cores all end at about the same time."""
+
+    def job(module: str, config: str, name: str, *options: str, after: str | None = None) -> Job:
+        arguments = ["-m", module, "--config", str(CONFIGS / f"{config}.yaml"), "--output", str(folder / name), "--overwrite"]
+        return Job(name, [*arguments, *options], after)
+
+    def detector(kind: str) -> Job:
+        weights = ("--backbone.weights", str(folder / f"classify_{kind}"))
+        return job("detection.train", f"detect_{kind}", f"detect_{kind}", *weights, after=f"classify_{kind}")
+
+    random = ("--backbone.norm", "batch", "--backbone.freeze_stages", "[]")
+    jobs = [
+        job("detection.train", "detect_resnet", "detect_resnet_random", *random),
+        job("backbones.train", "classify_vgg", "classify_vgg"),
+        job("backbones.train", "classify_resnet", "classify_resnet"),
+        detector("vgg"),
+        detector("resnet"),
+    ]
+    if scale != 1.0:
+        for each in jobs:
+            each.arguments += ["--train.steps", str(max(2, round(scale * _steps(each))))]
+    return jobs
+
+
+def run_jobs(jobs: list[Job], folder: Path, *, at_once: int | None = None) -> None:
+    """Runs jobs as processes, `at_once` of them (by default two, or one on a single core), and shows their progress.
+
+    Raises:
+        UserError: a job failed; names its log.
+    """
+    cores = os.cpu_count() or 1
+    at_once = at_once or min(2, cores)
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, min(cores // at_once, 4)))}
+    bar = tqdm(total=sum(map(_steps, jobs)), unit="step", mininterval=0.5 if sys.stderr.isatty() else 30)
+    try:
+        while not all(job.done for job in jobs):
+            running = [job for job in jobs if job.process is not None and not job.done]
+            for job in running:
+                assert job.process is not None
+                if (code := job.process.poll()) is not None:
+                    job.done = True
+                    if code:
+                        raise UserError(f"{job.name} failed: {_last_line(folder / f'{job.name}.log')} (all of it in {folder}/{job.name}.log)")
+            finished = {job.name for job in jobs if job.done}
+            ready = [job for job in jobs if job.process is None and (job.after is None or job.after in finished)]
+            for job in ready[: at_once - sum(not job.done for job in running)]:
+                with (folder / f"{job.name}.log").open("w") as log:
+                    job.process = subprocess.Popen(
+                        [sys.executable, *job.arguments], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+                    )
+            bar.set_postfix_str(", ".join(job.name for job in jobs if job.process and not job.done), refresh=False)
+            bar.update(sum(_progress(folder, job) for job in jobs) - bar.n)
+            time.sleep(0.3)
+    finally:
+        bar.close()
+        for job in jobs:
+            if job.process is not None and job.process.poll() is None:
+                job.process.terminate()
+
+
+def _steps(job: Job) -> int:
+    """The optimizer steps of a job's run."""
+    if "--train.steps" in job.arguments:
+        return int(job.arguments[job.arguments.index("--train.steps") + 1])
+    config = Path(job.arguments[job.arguments.index("--config") + 1])
+    return int(yaml.safe_load(config.read_text())["train"]["steps"])
+
+
+def _progress(folder: Path, job: Job) -> int:
+    """The step that a job's run has last written to its log."""
+    metrics = folder / job.name / "metrics.jsonl"
+    if job.process is None or not metrics.exists():
+        return 0
+    return max((int(json.loads(line)["step"]) for line in metrics.read_text().splitlines() if line.endswith("}")), default=0)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _row(folder: Path, kind: str, pretrained: bool) -> dict[str, Any]:
+    """One row of the comparison; parameters and multiply-adds are those of the classifier."""
+    network, metadata = load_classifier(folder / f"classify_{kind}")
+    cost = complexity(network, (3, metadata.input_size, metadata.input_size))
+    results = _results(folder / (f"detect_{kind}" if pretrained else f"detect_{kind}_random"))
+    return {
+        "backbone": metadata.architecture,
+        "pretrained": pretrained,
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "top1_error": _results(folder / f"classify_{kind}")["center"]["top1_error"] if pretrained else None,
+        "AP": results["coco"]["AP"],
+        "AP50": results["coco"]["AP50"],
+        "voc07_mAP": results["voc07"]["mAP"],
+    }
+
+
+def _results(run: Path) -> dict[str, Any]:
+    return json.loads((run / "run.json").read_text())["results"]
+
+
+def format_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """The comparison as a Markdown table that also reads well as text."""
+    header = ["backbone", "weights", "parameters", "multiply-adds", "top-1 error %", "AP %", "AP50 %", "VOC07 mAP %"]
+    cells = [header]
+    for row in rows:
+        numbers = [row[key] for key in ("top1_error", "AP", "AP50", "voc07_mAP")]
+        cells.append(
+            [
+                row["backbone"], "pretrained" if row["pretrained"] else "random", f"{row['parameters']:,}",
+                f"{row['multiply_adds'] / 1e6:.1f} M", *("-" if n is None else f"{n:.1f}" for n in numbers),
+            ]
+        )  # fmt: skip
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + " |"
+        for line in cells
+    ]
+    rule = "|" + "|".join("-" * (w + 2) if i < 2 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def draw_comparison(folder: Path, count: int = 6) -> Image.Image:
+    """Unseen pictures, one a row: what is there, and what each detector finds."""
+    with join_world("cpu") as world:
+        columns = dict(_columns(folder, count, world))
+    sheet = grid([picture for row in zip(*columns.values(), strict=True) for picture in row], len(columns))
+    header = 22
+    page = Image.new("RGB", (sheet.width, sheet.height + header), "white")
+    page.paste(sheet, (0, header))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
+    for place, title in enumerate(columns):
+        draw.text(((place + 0.5) * sheet.width / len(columns), header / 2 + 2), title, fill="black", font=font, anchor="mm")
+    return page
+
+
+def _columns(folder: Path, count: int, world: World) -> Iterator[tuple[str, list[Image.Image]]]:
+    """A title, and the pictures below it."""
+    runs = {"VGG": "detect_vgg", "ResNet": "detect_resnet", "ResNet, from random": "detect_resnet_random"}
+    for place, (title, name) in enumerate(runs.items()):
+        detector, metadata = load_detector(folder / name)
+        shorter, longest = metadata.detector["shorter_side"], metadata.detector["longest_side"]
+        unseen = shapes_for_detection(SEEN_BY_NOBODY, count, shorter)
+        images = [unseen.load_image(index) for index in range(count)]
+        found = detect_in_dataset(detector, unseen, shorter=shorter, longest=longest, world=world)
+        if place == 0:
+            objects = [unseen.target(index) for index in range(count)]
+            truth = [Detections(o.boxes, torch.ones(len(o.labels)), o.labels) for o in objects]
+            yield "ground truth", [draw_detections(*p, metadata.classes, enlarge=2) for p in zip(images, truth, strict=True)]
+        yield title, [draw_detections(*pair, metadata.classes, enlarge=2) for pair in zip(images, found, strict=True)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `demo`."""
+    run_command(demo, argv=argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Detecting objects in pictures. Also the command `detect`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from backbones.cli import run_command
+from backbones.engine.distributed import join_world
+from backbones.engine.run import write_json
+from backbones.errors import DataError
+from detection.data.pictures import read_image
+from detection.data.samples import resize_scale, scale_image
+from detection.drawing import draw_detections
+from detection.inference.detect import in_original_pixels
+from detection.structures import Detections
+from detection.weights import load_detector
+
+_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def detect(
+    model: str,
+    images: list[str],
+    output: str,
+    min_score: float = 0.5,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Finds objects in pictures: writes each picture with boxes, and detections.json with all of them.
+
+    A picture that can't be read is named and left out; the others are done, and the command ends with an error. Example:
+    python tools/detect.py --model runs/voc --images street.jpg photos/ --output found
+
+    Args:
+        model: a run folder or weights.safetensors file of a detector.
+        images: picture files, or folders of them.
+        output: the folder for pictures and detections.json.
+        min_score: boxes below this score are not drawn (detections.json has all).
+        device: auto takes a GPU where there is one.
+    """
+    paths = list(_picture_files(images))
+    with join_world(device) as world:
+        detector, metadata = load_detector(model)
+        detector.to(world.device)
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        records: list[dict[str, Any]] = []
+        unread: list[str] = []
+        names: set[str] = set()
+        for path in tqdm(paths, unit="picture", disable=len(paths) < 10):
+            try:
+                original = read_image(path)
+            except DataError as error:
+                unread.append(str(error))
+                continue
+            scale = resize_scale(*original.shape[1:], metadata.detector["shorter_side"], metadata.detector["longest_side"])
+            image = scale_image(original, scale)
+            with torch.inference_mode():
+                (found,) = detector([image.to(world.device)])
+            found = in_original_pixels(found.to("cpu"), image, original.shape[1:])
+            name = _free_name(path, names)
+            draw_detections(original, found, metadata.classes, min_score=min_score).save(folder / name)
+            records.append({"image": str(path), "drawn": name, "objects": _objects(found, metadata.classes)})
+        write_json(folder / "detections.json", records)
+    drawn = sum(o["score"] >= min_score for record in records for o in record["objects"])
+    print(f"{len(records)} picture(s), {drawn} object(s) with a score of {min_score:g} or more, written to {folder}")
+    if unread:
+        raise DataError(f"{len(unread)} of {len(paths)} pictures could not be read: {'; '.join(unread[:5])}")
+
+
+def _picture_files(images: Sequence[str]) -> Iterator[Path]:
+    for text in images:
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in _ENDINGS)
+            if not found:
+                raise DataError(f"{path}: holds no pictures ({', '.join(sorted(_ENDINGS))})")
+            yield from found
+        elif path.is_file():
+            yield path
+        else:
+            raise DataError(f"{path}: no such file or folder")
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    """A file name for the drawn picture; pictures of the same name from several folders get a number."""
+    name, number = f"{path.stem}.png", 2
+    while name in taken:
+        name, number = f"{path.stem}-{number}.png", number + 1
+    taken.add(name)
+    return name
+
+
+def _objects(found: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [{"class": classes[label - 1], "score": score, "box": box} for box, score, label in rows]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `detect`."""
+    run_command(detect, argv=argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Detections of a whole data set in flat arrays."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detection.structures import Detections
+
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def flatten(detections: Sequence[Detections], count: int) -> tuple[Indices, Floats, Floats, Indices]:
+    """The detections of all pictures, in order.
+
+    Args:
+        detections: one item a picture.
+        count: how many pictures there are.
+
+    Returns:
+        The index of the picture (D,), boxes (D, 4), scores (D,) and labels (D,) of each detection.
+
+    Raises:
+        ValueError: there are not `count` items.
+    """
+    if len(detections) != count:
+        raise ValueError(f"detections of {len(detections)} pictures for annotations of {count}")
+    if not count:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64)
+    images = np.repeat(np.arange(count), [len(d) for d in detections])
+    boxes = torch.cat([d.boxes.reshape(-1, 4).double() for d in detections]).cpu().numpy()
+    scores = torch.cat([d.scores.double() for d in detections]).cpu().numpy()
+    labels = torch.cat([d.labels.long() for d in detections]).cpu().numpy()
+    return images, boxes, scores, labels
+
+
+def split(images: Indices, boxes: Floats, scores: Floats, labels: Indices, count: int) -> list[Detections]:
+    """The reverse of `flatten`, of detections in any order: by picture, best score first, equal ones as given."""
+    order = np.lexsort((-scores, images))
+    ends = np.searchsorted(images[order], np.arange(1, count))
+    columns = (np.split(values[order], ends) for values in (boxes, scores, labels))
+    return [Detections(*(torch.from_numpy(v) for v in row)) for row in zip(*columns, strict=True)][:count]
+
+
+def pair_up(detection_groups: Indices, object_groups: Indices) -> tuple[Indices, Indices]:
+    """All pairs of a detection and an object of its group (its picture, or its picture and class).
+
+    Args:
+        detection_groups: (D,) in any order.
+        object_groups: (M,) ascending.
+
+    Returns:
+        (P,) detections, ascending, and (P,) objects, ascending among those of one detection.
+    """
+    start = np.searchsorted(object_groups, detection_groups, side="left")
+    count = np.searchsorted(object_groups, detection_groups, side="right") - start
+    detection = np.repeat(np.arange(len(detection_groups)), count)
+    return detection, np.arange(len(detection)) - np.repeat(np.cumsum(count) - count - start, count)
+
+
+def intersections(a: Floats, b: Floats) -> Floats:
+    """The area that the boxes in the same rows of (P, 4) and (P, 4) have in common."""
+    sides = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(min=0)
+    return sides[:, 0] * sides[:, 1]
+
+
+def box_areas(boxes: Floats) -> Floats:
+    """The areas of (N, 4) boxes."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def run_starts(values: Indices) -> Indices:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+
+
+def position_in_run(values: Indices) -> Indices:
+    """How many of its equals stand right before each value: 0 where a run begins."""
+    starts = run_starts(values)
+    return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))

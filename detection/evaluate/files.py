@@ -1,0 +1,142 @@
+"""Files of detections in COCO's and VOC's official forms, written and read back without loss."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backbones.errors import DataError
+from detection.data.annotations import Annotations
+from detection.data.json_columns import column_of_numbers, look_up, read_json
+from detection.evaluate.arrays import flatten, split
+from detection.structures import Detections
+
+ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
+
+
+def write_coco_results(path: str | Path, annotations: Annotations, detections: Iterable[Detections]) -> None:
+    """Writes COCO's results JSON, one detection a line: `image_id, category_id, bbox [x, y, width, height], score`.
+
+    Args:
+        path: the file.
+        annotations: the N pictures and classes; ids in the file are the data set's own.
+        detections: N, in the order of `annotations`; may be a generator, of which one item at a time is held.
+    """
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("[")
+        separator = "\n"
+        for image_id, found in zip(annotations.image_ids, detections, strict=True):
+            corners = found.boxes.double().reshape(-1, 4)
+            boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+            rows = zip(found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True)
+            for label, box, score in rows:
+                category = annotations.category_ids[label - 1]
+                entry = {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+                file.write(separator + json.dumps(entry, allow_nan=False))
+                separator = ",\n"
+        file.write("\n]\n")
+
+
+def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detections]:
+    """Detections from COCO's results JSON, float64, by picture and best score first.
+
+    Raises:
+        DataError: the file can't be read, or an entry of it names an unknown picture or class, lacks something, has a
+            number that is none, or a box of negative size.
+    """
+    file = Path(path)
+    entries = read_json(file)
+    if not isinstance(entries, list):
+        raise DataError(f"{file}: not a COCO results file (a list of detections)")
+
+    def entry_at(row: int) -> str:
+        return f"{file}: detection number {row + 1}"
+
+    images = look_up(entries, "image_id", {v: i for i, v in enumerate(annotations.image_ids)}, entry_at)
+    labels = look_up(entries, "category_id", {v: k for k, v in enumerate(annotations.category_ids, 1)}, entry_at)
+    boxes = column_of_numbers(entries, "bbox", entry_at, length=4)
+    scores = column_of_numbers(entries, "score", entry_at)
+    negative = (boxes[:, 2:] < 0).any(axis=1)
+    if negative.any():
+        row = int(negative.argmax())
+        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
+    boxes[:, 2:] += boxes[:, :2]
+    return split(images, boxes, scores, labels, len(annotations))
+
+
+def voc_results_file(folder: str | Path, split_name: str, class_name: str) -> Path:
+    """The file of a class in a folder of VOC results. Raises DataError if the class's name can't be in a file name."""
+    if "/" in class_name or "\0" in class_name:
+        raise DataError(f"class '{class_name}': there can't be a file of that name")
+    return Path(folder) / f"comp4_det_{split_name}_{class_name}.txt"
+
+
+def write_voc_results(
+    folder: str | Path, split_name: str, annotations: Annotations, detections: Sequence[Detections]
+) -> None:
+    """Writes `comp4_det_<split>_<class>.txt` for each class: lines `<image id> <score> <xmin> <ymin> <xmax> <ymax>`.
+
+    Corners are one-based and inclusive, as VOC's are: xmin is x1 + 1.
+    """
+    images, boxes, scores, labels = flatten(detections, len(annotations))
+    corners = boxes + ONE_BASED
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for label, name in enumerate(annotations.class_names, 1):
+        rows = np.flatnonzero(labels == label)
+        numbers = np.concatenate([scores[rows, None], corners[rows]], axis=1).tolist()
+        with open(voc_results_file(folder, split_name, name), "w", encoding="utf-8") as file:
+            for image, row in zip(images[rows].tolist(), numbers, strict=True):
+                file.write(" ".join([str(annotations.image_ids[image]), *map(repr, row)]) + "\n")
+
+
+def read_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[Detections]:
+    """Detections from a folder of VOC results files, one a class, float64, by picture and best score first.
+
+    Raises:
+        DataError: the file of a class is missing, or a line is wrong; the message names file and line.
+    """
+    place_of = {str(image_id): i for i, image_id in enumerate(annotations.image_ids)}
+    images: list[int] = []
+    labels: list[int] = []
+    numbers: list[tuple[float, ...]] = []
+    for label, name in enumerate(annotations.class_names, 1):
+        for image, row in _read_class(voc_results_file(folder, split_name, name), place_of):
+            images.append(image)
+            labels.append(label)
+            numbers.append(row)
+    table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
+    boxes: NDArray[np.float64] = table[:, 1:] - ONE_BASED
+    owners, classes = np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64)
+    return split(owners, boxes, table[:, 0], classes, len(annotations))
+
+
+def _read_class(path: Path, place_of: dict[str, int]) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """The index of the picture, and score, xmin, ymin, xmax, ymax, of each line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file (each class needs one; it may be empty)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 6:
+            raise DataError(f"{path}, line {number}: {len(words)} columns, not the 6 of '<image id> <score> <box>'")
+        if words[0] not in place_of:
+            raise DataError(f"{path}, line {number}: image '{words[0]}' is not one of the split")
+        try:
+            row = tuple(float(w) for w in words[1:])
+        except ValueError:
+            row = (math.nan,)
+        if not all(map(math.isfinite, row)):
+            raise DataError(f"{path}, line {number}: '{line.strip()[:80]}' has something that is not a finite number")
+        _, xmin, ymin, xmax, ymax = row
+        if xmax < xmin - 1 or ymax < ymin - 1:  # inclusive corners: the width is xmax - xmin + 1
+            raise DataError(f"{path}, line {number}: the box ({', '.join(words[2:])}) has a negative size")
+        yield place_of[words[0]], row

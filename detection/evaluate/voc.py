@@ -1,0 +1,105 @@
+"""Average precision by the rules of the PASCAL VOC devkit (VOCevaldet.m)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from detection.data.annotations import Annotations
+from detection.evaluate.arrays import Floats, Indices, box_areas, flatten, intersections, pair_up, run_starts
+from detection.structures import Detections
+
+MISSED, IGNORED, FOUND = 0, 1, 2
+
+
+def voc_metrics(
+    annotations: Annotations,
+    detections: Sequence[Detections],
+    metric: Literal["voc07", "voc12"],
+    iou_threshold: float = 0.5,
+) -> dict[str, Any]:
+    """VOC's AP of each class and their mean, in percent.
+
+    Args:
+        annotations: the objects of N pictures; those to ignore (difficult) neither count nor make a detection wrong.
+        detections: N, in the order of `annotations`. Equal scores are taken in the order of detections.
+        metric: "voc07": mean precision at 11 recalls (VOC 2007); "voc12": area under the curve (VOC 2010 to 2012).
+        iou_threshold: the overlap from which on a detection is right.
+
+    Returns:
+        {"mAP", "per_class": {name: AP}}. None for a class without objects, which the mean leaves out.
+    """
+    images, boxes, scores, labels = flatten(detections, len(annotations))
+    average = eleven_point_ap if metric == "voc07" else area_ap
+    per_class: dict[str, float | None] = {}
+    for label, name in enumerate(annotations.class_names, 1):
+        objects = np.flatnonzero(annotations.labels == label)
+        count = int((~annotations.ignore[objects]).sum())
+        found = np.flatnonzero(labels == label)
+        found = found[np.argsort(-scores[found], kind="stable")]
+        outcome = _match(annotations, objects, images[found], boxes[found], iou_threshold)
+        per_class[name] = 100 * average(*_precision_recall(outcome, count)) if count else None
+    known = [ap for ap in per_class.values() if ap is not None]
+    return {"mAP": float(np.mean(known)) if known else None, "per_class": per_class}
+
+
+def _match(
+    annotations: Annotations,
+    objects: Indices,
+    images: Indices,
+    boxes: Floats,
+    iou_threshold: float,
+) -> Indices:
+    """What becomes of each detection of one class, best score first: FOUND, MISSED or IGNORED."""
+    best, best_iou = _best_overlaps(annotations, objects, images, boxes)
+    outcome = np.full(len(images), MISSED)
+    hits = np.flatnonzero((best >= 0) & (best_iou >= iou_threshold))
+    ignored = annotations.ignore[best[hits]]
+    outcome[hits[ignored]] = IGNORED
+    hits = hits[~ignored]
+    # The first detection of an object takes it; those after it are duplicates, hence wrong.
+    _, first = np.unique(best[hits], return_index=True)
+    outcome[hits[first]] = FOUND
+    return outcome
+
+
+def _best_overlaps(
+    annotations: Annotations, objects: Indices, images: Indices, boxes: Floats
+) -> tuple[Indices, Floats]:
+    """The object (-1: none) that each detection overlaps most, the first among equals, and the IoU."""
+    best, best_iou = np.full(len(images), -1), np.zeros(len(images))
+    detection, position = pair_up(images, annotations.images[objects])
+    if not len(detection):
+        return best, best_iou
+    item = objects[position]
+    iou = _paired_iou(boxes[detection], annotations.boxes[item])
+    starts = run_starts(detection)
+    best_iou[detection[starts]] = np.maximum.reduceat(iou, starts)
+    at_best = np.flatnonzero(iou == best_iou[detection])
+    at_best = at_best[run_starts(detection[at_best])]
+    best[detection[at_best]] = item[at_best]
+    return best, best_iou
+
+
+def _paired_iou(a: Floats, b: Floats) -> Floats:
+    """IoU of the boxes in the same rows. The devkit's +1 a side is in x2 and y2 already."""
+    common = intersections(a, b)
+    union = box_areas(a) + box_areas(b) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
+
+
+def _precision_recall(outcome: Indices, count: int) -> tuple[Floats, Floats]:
+    """Precision and recall after each detection, for a class of `count` objects."""
+    right, wrong = np.cumsum(outcome == FOUND), np.cumsum(outcome == MISSED)
+    return right / np.maximum(right + wrong, 1), right / count
+
+
+def eleven_point_ap(precision: Floats, recall: Floats) -> float:
+    """The mean, over recalls 0, 0.1 ... 1, of the best precision at that recall or a higher one (VOC 2007)."""
+    return float(np.mean([precision[recall >= r].max(initial=0) for r in np.arange(11) / 10]))
+
+
+def area_ap(precision: Floats, recall: Floats) -> float:
+    """The area under the curve whose precision is the best at that recall or a higher one (VOC 2010)."""
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0) * envelope))

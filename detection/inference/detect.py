@@ -1,0 +1,56 @@
+"""Running a detector over the pictures of a data set."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from backbones.data.loader import testing_batches
+from backbones.engine.acceleration import Precision, autocast
+from backbones.engine.distributed import World, gather_objects
+from detection.data.annotations import DetectionDataset
+from detection.data.samples import make_sample
+from detection.models import FasterRCNN
+from detection.structures import Detections, Sample
+
+
+@torch.inference_mode()
+def detect_in_dataset(
+    detector: FasterRCNN,
+    dataset: DetectionDataset,
+    *,
+    shorter: int,
+    longest: int,
+    world: World,
+    precision: Precision = "fp32",
+    batch_size: int = 1,
+    workers: int = 0,
+) -> list[Detections]:
+    """The detections in every picture, in the data set's order and its pixels, on the CPU; the same in every process.
+
+    Each picture goes through the detector once, in one of the processes.
+
+    Args:
+        detector: in eval mode.
+        shorter, longest: the size at which pictures are shown to it.
+    """
+
+    def load(index: int) -> Sample:
+        return make_sample(dataset, index, shorter=shorter, longest=longest)
+
+    indices = range(world.rank, len(dataset), world.size)
+    found: list[tuple[int, Detections]] = []
+    for samples in testing_batches(load, indices, batch_size=batch_size, workers=workers, collate=list):
+        with autocast(precision, world.device):
+            detections = detector([sample.image for sample in samples])
+        for sample, each in zip(samples, detections, strict=True):
+            found.append((sample.index, in_original_pixels(each.to("cpu"), sample.image, sample.original_size)))
+    everything: dict[int, Detections] = dict(pair for part in gather_objects(found) for pair in part)
+    return [everything[index] for index in range(len(dataset))]
+
+
+def in_original_pixels(detections: Detections, image: Tensor, original_size: Sequence[int]) -> Detections:
+    """Detections in the resized `image` (3, h, w), in the pixels of the original (height, width)."""
+    height, width = original_size[0] / image.shape[1], original_size[1] / image.shape[2]
+    boxes = detections.boxes * detections.boxes.new_tensor([width, height, width, height])
+    return Detections(boxes, detections.scores, detections.labels)

@@ -1,0 +1,229 @@
+"""Faster R-CNN on the networks of the paper (4.3): pictures in, losses or detections out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from backbones.errors import CheckpointError, ConfigError
+from backbones.models import StagedNetwork, get_model
+from backbones.models.vgg import VGG
+from detection.models.checks import require
+from detection.models.features import split_backbone
+from detection.models.frozen_bn import FrozenBatchNorm2d
+from detection.models.roi_heads import RoIHeads, RoIOptions, postprocess
+from detection.models.rpn import RPN, RPNOptions
+from detection.structures import Detections, Target
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+CLASSIFYING_LAYERS = ("fc.", "classifier.6.")
+"""How the names of the weights of a ResNet's and a VGG's last layer begin: detection has no use for these."""
+
+
+def get_detector(
+    backbone: str,
+    num_classes: int,
+    *,
+    backbone_options: Mapping[str, object] | None = None,
+    norm: Literal["frozen", "batch"] = "frozen",
+    freeze_stages: Sequence[str] = ("conv1", "conv2"),
+    anchor_scales: Sequence[float] = (128.0, 256.0, 512.0),
+    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    rpn: RPNOptions | None = None,
+    roi: RoIOptions | None = None,
+) -> "FasterRCNN":
+    """Builds a detector with new weights; those of a classifier come with `FasterRCNN.load_backbone`.
+
+    Args:
+        backbone: an ImageNet network of `backbones.list_models()`.
+        num_classes: K, without background.
+        backbone_options: of `backbones.get_model`, as `{"width": 16}`.
+        norm: "frozen" makes batch normalisation an affine transform with the classifier's statistics, as the paper
+            does; "batch" leaves it live, which a backbone with new weights needs.
+        freeze_stages: stages that are not trained, of "conv1" to "conv5".
+        anchor_scales: square roots of the anchors' areas, in pixels; the paper adds 64 for COCO.
+        anchor_ratios: height / width of the anchors.
+        mean: of the pictures' channels R, G, B, in [0, 255]: what the classifier was trained with.
+        std: likewise.
+        rpn: see `RPNOptions`.
+        roi: see `RoIOptions`.
+
+    Raises:
+        ConfigError: no such network, option or value.
+    """
+    require(norm in ("frozen", "batch"), "norm", norm, "frozen or batch")
+    if backbone.startswith("cifar"):
+        raise ConfigError(f"{backbone} has no conv5 and can't detect: choose a network for ImageNet, as resnet101")
+    norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
+    return FasterRCNN(
+        get_model(backbone, 0, norm_layer=norm_layer, **(backbone_options or {})),
+        num_classes,
+        freeze_stages=freeze_stages,
+        anchor_scales=anchor_scales,
+        anchor_ratios=anchor_ratios,
+        mean=mean,
+        std=std,
+        rpn=rpn or RPNOptions(),
+        roi=roi or RoIOptions(),
+    )
+
+
+class FasterRCNN(nn.Module):
+    """The detector, trained by approximate joint training: no gradient flows into the coordinates of proposals.
+
+    Args:
+        backbone: a network without its classifying layer; the other arguments are those of `get_detector`.
+
+    Raises:
+        ConfigError: a value that makes no sense.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: StagedNetwork,
+        num_classes: int,
+        *,
+        freeze_stages: Sequence[str],
+        anchor_scales: Sequence[float],
+        anchor_ratios: Sequence[float],
+        mean: Sequence[float],
+        std: Sequence[float],
+        rpn: RPNOptions,
+        roi: RoIOptions,
+    ) -> None:
+        require(num_classes >= 1, "num_classes", num_classes, "1 or more")
+        for key, values in (("anchor_scales", anchor_scales), ("anchor_ratios", anchor_ratios), ("std", std)):
+            require(len(values) > 0 and min(values) > 0, key, values, "a list of numbers above 0")
+        for key, values in (("mean", mean), ("std", std)):
+            require(len(values) == 3, key, values, "three numbers (R, G, B)")
+        super().__init__()
+        self.backbone = backbone
+        self.split = split_backbone(backbone)
+        self.rpn = RPN(
+            self.split.channels,
+            self.split.stride,
+            anchor_scales=anchor_scales,
+            anchor_ratios=anchor_ratios,
+            options=rpn,
+        )
+        self.roi_heads = RoIHeads(self.split, num_classes, options=roi)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.freeze_stages = tuple(freeze_stages)
+        for name in self.freeze_stages:
+            require(name in backbone.stages(), "freeze_stages", name, f"among {', '.join(backbone.stages())}")
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train()  # which leaves those stages in evaluation mode
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        stages = self.backbone.stages()
+        return [module for name in self.freeze_stages for module in stages[name].modules]
+
+    def train(self, mode: bool = True) -> "FasterRCNN":
+        """As `nn.Module.train`; batch normalisation of frozen stages stays as in evaluation."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, seeds: Sequence[int] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Losses in training mode, detections in evaluation mode.
+
+        Args:
+            images: (3, h, w) uint8 RGB each, of any sizes, already resized.
+            targets: the objects of each image, in its pixels; needed in training.
+            seeds: decide, each for its image alone, which anchors and regions are trained on; by default drawn from
+                PyTorch's global generator.
+
+        Returns:
+            In training, the losses "rpn_objectness", "rpn_box", "classification" and "box": means over the images of
+            the image's own loss. In evaluation, the detections of each image in its pixels, best score first.
+        """
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        features = self.features(images)
+        predictions = self.rpn.predict(features, sizes)
+        if not self.training:
+            proposals = self.rpn.propose(predictions, sizes)
+            scores, boxes = self.roi_heads.score_regions(features, proposals)
+            counts = [len(p) for p in proposals]
+            regions = zip(scores.split(counts), boxes.split(counts), sizes, strict=True)
+            return [postprocess(*each, self.roi_heads.options) for each in regions]
+
+        if targets is None:
+            raise ValueError("a detector in training mode needs targets; call eval() to detect")
+        if seeds is None:
+            seeds = torch.randint(2**62, (len(images),)).tolist()
+        targets = [target.to(features.device) for target in targets]
+        # The RPN's losses first: non-maximum suppression waits for the GPU, which then has something to do.
+        objectness, rpn_box = self.rpn.loss(predictions, sizes, targets, seeds)
+        proposals = self.rpn.propose(predictions, sizes)
+        classification, box = self.roi_heads.loss(features, proposals, targets, seeds)
+        return {"rpn_objectness": objectness, "rpn_box": rpn_box, "classification": classification, "box": box}
+
+    def features(self, images: Sequence[Tensor]) -> Tensor:
+        """The shared feature map (N, C, H, W) of images (3, h, w) uint8.
+
+        Images are normalised, then padded with zeros on the right and below to a common multiple of the stride.
+        """
+        stride = self.split.stride
+        height, width = (stride * max(-(-image.shape[d] // stride) for image in images) for d in (1, 2))
+        batch = self.mean.new_zeros(len(images), 3, height, width)
+        for padded, image in zip(batch, images, strict=True):
+            image = image.to(batch.device, non_blocking=True).to(batch.dtype)
+            padded[:, : image.shape[1], : image.shape[2]] = (image - self.mean) / self.std
+        return self.split.shared(batch)
+
+    def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Loads a classifier's weights into the backbone, but for its classifying layer.
+
+        Raises:
+            CheckpointError: weights are missing, not known or of another shape.
+        """
+        given = {name: value for name, value in state_dict.items() if not name.startswith(CLASSIFYING_LAYERS)}
+        own = self.backbone.state_dict()
+        # Counters of batch normalisation: frozen layers have none, and old checkpoints neither.
+        names, own_names = ({n for n in each if not n.endswith("num_batches_tracked")} for each in (given, own))
+        shapes = [
+            f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}"
+            for n in sorted(names & own_names)
+            if given[n].shape != own[n].shape
+        ]
+        found = {"missing": sorted(own_names - names), "not known": sorted(names - own_names), "shapes": shapes}
+        problems = [f"{kind}: {_some(items)}" for kind, items in found.items() if items]
+        if problems:
+            raise CheckpointError(f"weights do not fit the backbone ({'; '.join(problems)}): is it another network?")
+        self.backbone.load_state_dict(given)
+
+
+def describe_parameters(detector: FasterRCNN) -> str:
+    """A table of the trainable and frozen parameters of each part; frozen batch normalisation's two are counted."""
+    parts: dict[str, Sequence[nn.Module]] = {name: s.modules for name, s in detector.backbone.stages().items()}
+    if isinstance(detector.backbone, VGG):
+        parts["fc"] = [detector.backbone.classifier]
+    parts |= {"rpn": [detector.rpn], "roi": [detector.roi_heads]}
+    lines = [f"{'part':<6}{'trainable':>14}{'frozen':>14}"]
+    for name, modules in parts.items():
+        trainable, frozen = (sum(counts) for counts in zip(*map(_count, modules), strict=True))
+        lines.append(f"{name:<6}{trainable:>14,}{frozen:>14,}")
+    return "\n".join(lines)
+
+
+def _count(module: nn.Module) -> tuple[int, int]:
+    parameters = list(module.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    frozen_bn = sum(2 * m.weight.numel() for m in module.modules() if isinstance(m, FrozenBatchNorm2d))
+    return trainable, sum(p.numel() for p in parameters) - trainable + frozen_bn
+
+
+def _some(items: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")

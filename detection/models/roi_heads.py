@@ -1,0 +1,201 @@
+"""What is in each region: RoI pooling, the backbone's last layers, classification and box regression (4.3, Fast R-CNN).
+
+Shapes and names:
+    N         pictures of the batch; K classes, without background
+    features  (N, C, H, W), the shared feature map
+    rois      one (R_i, 4) a picture: regions (proposals, or any boxes) in pixels; R is the sum of R_i
+    S         regions of one picture that the loss is computed on
+    region features  (R, D), what the backbone's last layers make of each region
+    logits    (R, K + 1) before the softmax, background first
+    deltas    (R, K, 4) box regression for each class, see `boxes.encode`, divided by REGRESSION_STD
+    scores    (R, K + 1), probabilities, background first
+    boxes     (R, K, 4), what each region becomes if it holds an object of this class; not clipped to the picture
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align, roi_pool
+
+from backbones.engine.randomness import derive_seed
+from detection.models.boxes import decode, encode
+from detection.models.checks import require
+from detection.models.features import SplitBackbone, full_precision
+from detection.models.matching import match, select
+from detection.structures import Detections, Target
+
+REGRESSION_STD = (0.1, 0.1, 0.2, 0.2)
+"""Deltas are predicted in these units, so that they have a variance of about 1 (Faster R-CNN's released settings)."""
+
+ALIGN_SAMPLES = 2
+"""RoI align samples this many points a side in each bin."""
+
+SEED_STREAM = 2
+"""Keeps this module's random choices apart from those of the RPN."""
+
+
+@dataclass(frozen=True)
+class RoIOptions:
+    """How regions are pooled, trained on and tested; defaults are the paper's (4.3, Faster R-CNN).
+
+    Args:
+        pooling: "roi_pool" as in the paper, or "roi_align".
+        pool_size: height and width of pooled features; by default 14 for ResNets (conv5 halves it), 7 for VGGs.
+        rois_per_image: how many regions of an image the loss is computed on.
+        foreground_fraction: part of these that may be foreground.
+        foreground_iou: regions that overlap an object this much are foreground.
+        background_iou_low: background overlaps its nearest object at least this much: 0.1 for VOC, 0 for COCO.
+        background_iou_high: and less than this.
+        score_threshold: detections have a score above this.
+        nms_iou: detections of one class that overlap a better one more than this are dropped.
+        detections_per_image: at most so many, the best ones.
+    """
+
+    pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
+    pool_size: int | None = None
+    rois_per_image: int = 64
+    foreground_fraction: float = 0.25
+    foreground_iou: float = 0.5
+    background_iou_low: float = 0.1
+    background_iou_high: float = 0.5
+    score_threshold: float = 0.05
+    nms_iou: float = 0.3
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        require(self.pooling in ("roi_pool", "roi_align"), "roi.pooling", self.pooling, "roi_pool or roi_align")
+        require(self.pool_size is None or self.pool_size >= 1, "roi.pool_size", self.pool_size, "1 or more")
+        for key in ("rois_per_image", "detections_per_image"):
+            require(getattr(self, key) >= 1, f"roi.{key}", getattr(self, key), "1 or more")
+        fractions = ("foreground_fraction", "foreground_iou", "background_iou_low", "background_iou_high")
+        for key in (*fractions, "score_threshold", "nms_iou"):
+            require(0 <= getattr(self, key) <= 1, f"roi.{key}", getattr(self, key), "in [0, 1]")
+        low, high = self.background_iou_low, self.background_iou_high
+        require(low <= high, "roi.background_iou_low", low, "at most background_iou_high")
+        require(high <= self.foreground_iou, "roi.background_iou_high", high, "at most foreground_iou")
+
+
+@dataclass
+class TrainingRegions:
+    """The S regions of a picture that the loss is computed on.
+
+    Args:
+        rois: (S, 4).
+        labels: (S,) int64, 0 for background.
+        deltas: (S, 4), the right answers of box regression; 0 for background.
+        weight: (S,), see `Selection.weight`.
+    """
+
+    rois: Tensor
+    labels: Tensor
+    deltas: Tensor
+    weight: Tensor
+
+
+class RoIHeads(nn.Module):
+    """Two sibling layers, classification and class-wise box regression, on the backbone's features of each region.
+
+    Args:
+        split: gives region features; the network stays its owner's.
+        num_classes: K.
+        options: see `RoIOptions`.
+
+    Raises:
+        ConfigError: a `pool_size` other than the one that the backbone's first fully connected layer takes.
+    """
+
+    regression_std: Tensor
+
+    def __init__(self, split: SplitBackbone, num_classes: int, *, options: RoIOptions) -> None:
+        super().__init__()
+        self.split = split
+        self.options = options
+        self.pool_size = options.pool_size or split.pool_size
+        fits = split.any_pool_size or self.pool_size == split.pool_size
+        require(fits, "roi.pool_size", self.pool_size, f"{split.pool_size} for this backbone")
+        self.register_buffer("regression_std", torch.tensor(REGRESSION_STD), persistent=False)
+        self.classification = nn.Linear(split.region_channels, num_classes + 1)
+        self.box = nn.Linear(split.region_channels, 4 * num_classes)
+        for layer, std in ((self.classification, 0.01), (self.box, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def region_features(self, features: Tensor, rois: Sequence[Tensor]) -> Tensor:
+        """The features (R, D) of regions."""
+        features = full_precision(features)
+        rois = [each.to(features.dtype) for each in rois]
+        scale = 1 / self.split.stride
+        if self.options.pooling == "roi_pool":
+            pooled = roi_pool(features, rois, self.pool_size, scale)
+        else:
+            pooled = roi_align(features, rois, self.pool_size, scale, sampling_ratio=ALIGN_SAMPLES, aligned=True)
+        return self.split.region(pooled)
+
+    def predict(self, region_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (R, K + 1) and deltas (R, K, 4) of regions with the features (R, D)."""
+        with torch.autocast(region_features.device.type, enabled=False):
+            x = full_precision(region_features)
+            return self.classification(x), self.box(x).unflatten(1, (-1, 4))
+
+    def score_regions(self, features: Tensor, rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores (R, K + 1) and boxes (R, K, 4) of any regions, those of the first picture first."""
+        logits, deltas = self.predict(self.region_features(features, rois))
+        return logits.softmax(dim=1), decode(deltas * self.regression_std, torch.cat(list(rois))[:, None])
+
+    def select(self, proposals: Tensor, target: Target, seed: int) -> TrainingRegions:
+        """Chooses regions to train on, from the proposals (P, 4) of a picture and its objects' own boxes."""
+        o = self.options
+        rois = torch.cat([proposals, target.boxes.to(proposals.dtype)])
+        allowed = torch.cat([torch.ones_like(proposals[:, 0], dtype=torch.bool), ~target.ignore])
+        matches = match(rois, target)
+        iou = matches.best_iou
+        background = (iou >= o.background_iou_low) & (iou < o.background_iou_high) & ~matches.ignored
+        selection = select(
+            (iou >= o.foreground_iou) & allowed,
+            background & allowed,
+            count=o.rois_per_image,
+            max_positives=int(o.foreground_fraction * o.rois_per_image),
+            seed=derive_seed(seed, SEED_STREAM),
+        )
+        rois, boxes, labels = (each[selection.index] for each in (rois, matches.boxes, matches.labels))
+        deltas = (encode(boxes, rois) / self.regression_std).where(selection.positive[:, None], 0)
+        return TrainingRegions(rois, labels.where(selection.positive, 0), deltas, selection.weight(rois.dtype))
+
+    def loss(
+        self, features: Tensor, proposals: Sequence[Tensor], targets: Sequence[Target], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The losses of classification and boxes, each a mean over pictures of the picture's own loss.
+
+        With S regions selected in a picture, classification is the mean of their cross-entropies and the box loss is
+        the foreground's smooth L1 (sigma 1) of its own class, divided by S. Where no region of a picture can be
+        selected (no objects, and a background that has to overlap one), its loss is 0.
+        """
+        regions = [self.select(*each) for each in zip(proposals, targets, seeds, strict=True)]
+        logits, deltas = self.predict(self.region_features(features, [each.rois for each in regions]))
+        labels = torch.cat([each.labels for each in regions])
+        goals = torch.cat([each.deltas for each in regions])
+        weight = torch.cat([each.weight for each in regions]) / len(regions)
+        classification = F.cross_entropy(logits, labels, reduction="none")
+        own_class = deltas[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(min=0)]
+        box = F.smooth_l1_loss(own_class, goals, reduction="none").sum(dim=1)
+        return (classification * weight).sum(), (box * weight * (labels > 0)).sum()
+
+
+def postprocess(scores: Tensor, boxes: Tensor, size: tuple[int, int], options: RoIOptions) -> Detections:
+    """From scored regions of one picture to detections: threshold, NMS within each class, the best.
+
+    Args:
+        scores: (R, K + 1), background first.
+        boxes: (R, K, 4).
+        size: (height, width) of the picture, to which boxes are clipped.
+        options: thresholds and the number of detections.
+    """
+    region, label = (scores[:, 1:] > options.score_threshold).nonzero(as_tuple=True)
+    score = scores[region, label + 1]
+    box = clip_boxes_to_image(boxes[region, label], size)
+    keep = batched_nms(box, score, label, options.nms_iou)[: options.detections_per_image]
+    return Detections(box[keep], score[keep], label[keep] + 1)

@@ -1,0 +1,88 @@
+"""Testing a detector: VOC's and COCO's metrics, and result files in their official forms. Also the command `evaluate_detector`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from backbones.cli import run_command
+from backbones.engine.acceleration import Precision, set_determinism
+from backbones.engine.distributed import join_world
+from backbones.engine.run import write_json
+from backbones.errors import CheckpointError, DataError, RunFolderError
+from backbones.weights import WeightsMetadata
+from detection.config import DetectionData
+from detection.data.annotations import DetectionDataset
+from detection.data.readers import read_split
+from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
+from detection.evaluate.files import write_coco_results, write_voc_results
+from detection.inference.detect import detect_in_dataset
+from detection.weights import load_detector
+
+
+def evaluate_detector(
+    model: list[str],
+    data: DetectionData,
+    output: str | None = None,
+    metric: list[Metric] = ["coco", "voc07", "voc12"],  # noqa: B006 (jsonargparse reads the default)
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Precision = "fp32",
+    workers: int = 4,
+    overwrite: bool = False,
+) -> None:
+    """Tests a detector on the test split of a data set.
+
+    Writes results.json, detections.json (COCO's form) and comp4_det_<split>_<class>.txt (VOC's form). Example:
+    python tools/evaluate_detector.py --model runs/voc --data.name voc --data.root VOCdevkit --output runs/voc-test
+
+    Args:
+        model: a run folder or weights.safetensors file.
+        data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
+        output: a folder for the results; without it they are only printed.
+        metric: coco (12 numbers), voc07 (11-point AP), voc12 (area under the curve).
+        device: auto takes a GPU where there is one.
+        precision: fp32 or bf16.
+        workers: data-loading processes.
+        overwrite: replace results that the folder holds.
+    """
+    if len(model) != 1:
+        raise CheckpointError(f"--model {' '.join(model)}: give one detector; ensembles are not supported yet")
+    if output and (Path(output) / "results.json").exists() and not overwrite:
+        raise RunFolderError(f"{output} holds results already: replace them with --overwrite or name another folder")
+    with join_world(device) as world:
+        set_determinism(False)
+        detector, metadata = load_detector(model[0])
+        shorter, longest = metadata.detector["shorter_side"], metadata.detector["longest_side"]
+        dataset = read_split(
+            data.name, data.root, data.test_split, metadata.classes, bad_boxes=data.bad_boxes, drawn_size=shorter,
+            drawn_count=data.test_size,
+        )  # fmt: skip
+        _check_ids(dataset, metadata, data)
+        detections = detect_in_dataset(
+            detector.to(world.device), dataset, shorter=shorter, longest=longest, world=world, precision=precision, workers=workers
+        )
+        if not world.is_main:
+            return
+        results = evaluate_detections(dataset.annotations, detections, metric)
+        print(f"{len(dataset)} pictures of {data.test_split}")
+        print(format_results(results))
+        if output:
+            folder = Path(output)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_coco_results(folder / "detections.json", dataset.annotations, detections)
+            write_voc_results(folder, data.test_split.replace("/", "_"), dataset.annotations, detections)
+            write_json(folder / "results.json", results)
+            print(f"written to {folder}")
+
+
+def _check_ids(dataset: DetectionDataset, metadata: WeightsMetadata, data: DetectionData) -> None:
+    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
+        raise DataError(f"{data.root}: its category ids are not those that the detector was trained with, though the names are")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `evaluate_detector`."""
+    run_command(evaluate_detector, argv=argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Training detectors (4.3, approximate joint training). Also the command `train_detector`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.cli import run_command
+from backbones.config import IMAGENET_MEAN, IMAGENET_STD
+from backbones.data.sampler import SampleKey
+from backbones.engine.acceleration import parameter_dtype
+from backbones.engine.distributed import join_world
+from backbones.errors import CheckpointError, ConfigError
+from backbones.training import fit, prepare
+from backbones.weights import WeightsMetadata, load_weights
+from detection.config import DetectorConfig
+from detection.data.annotations import DetectionDataset
+from detection.data.readers import fingerprint, read_split
+from detection.data.samples import make_sample
+from detection.evaluate.evaluate import evaluate_detections, format_results
+from detection.inference.detect import detect_in_dataset
+from detection.models import FasterRCNN, describe_parameters, get_detector
+from detection.structures import Sample
+from detection.weights import detector_arguments, detector_metadata, save_detector
+
+
+def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
+    """Trains and tests a detector; leaves a run folder.
+
+    Returns:
+        The results, in the main process.
+
+    Raises:
+        UserError: configuration, data, weights or output can't be used.
+    """
+    with join_world(config.device) as world:
+        prepare(config, world)
+        data = config.data
+        backbone, state = _backbone(config)
+        train_set = _read(config, data.train_split, data.train_size, None)
+        classes = train_set.annotations.class_names
+        test_set = _read(config, data.test_split, data.test_size, classes)
+        metadata = detector_metadata(
+            backbone, classes, train_set.annotations.category_ids, norm=config.backbone.norm,
+            freeze_stages=config.backbone.freeze_stages, anchor_scales=config.anchors.scales,
+            anchor_ratios=config.anchors.ratios, rpn=config.rpn, roi=config.roi,
+            shorter_side=data.shorter_side, longest_side=data.longest_side,
+        )  # fmt: skip
+        detector = get_detector(**detector_arguments(metadata))
+        if state is not None:
+            detector.load_backbone(state)
+        detector.to(world.device, parameter_dtype(config.precision))
+
+        def load(key: SampleKey) -> Sample:
+            return make_sample(
+                train_set, key.index, shorter=data.shorter_side, longest=data.longest_side, flip=data.flip, seed=key.seed
+            )
+
+        def test() -> dict[str, Any]:
+            detections = detect_in_dataset(
+                detector, test_set, shorter=data.shorter_side, longest=data.longest_side, world=world,
+                precision=config.precision, workers=config.train.workers,
+            )  # fmt: skip
+            return evaluate_detections(test_set.annotations, detections, ["coco", "voc07", "voc12"])
+
+        return fit(
+            config, world, detector,
+            description=_describe(config, metadata, detector, train_set, test_set), samples=len(train_set),
+            fingerprint=fingerprint(train_set), load=load, collate=list, compute_loss=detection_loss, test=test,
+            curve_values=_curve_values, save=lambda path: save_detector(path, detector, metadata),
+            format_results=format_results,
+        )  # fmt: skip
+
+
+def detection_loss(model: nn.Module, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of the four losses (4.3, Faster R-CNN) over a micro-batch, and each of them."""
+    losses = model(
+        [sample.image for sample in samples], [sample.target for sample in samples], [sample.seed for sample in samples]
+    )
+    return torch.stack(list(losses.values())).sum(), losses
+
+
+def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor] | None]:
+    """What the network under the detector is, and its weights."""
+    wanted = config.backbone
+    if wanted.weights:
+        state, metadata = load_weights(wanted.weights)
+        if metadata.task != "classification":
+            raise CheckpointError(f"{wanted.weights}: holds a {metadata.task} network; backbone.weights takes a classifier")
+        if wanted.name not in (None, metadata.architecture):
+            raise CheckpointError(f"{wanted.weights}: holds a {metadata.architecture}, the config asks for backbone.name {wanted.name}")
+        for key, value in wanted.options.items():
+            if metadata.options.get(key, value) != value:
+                raise CheckpointError(
+                    f"{wanted.weights}: its network has {key} {metadata.options[key]}, the config backbone.options.{key} {value}"
+                )
+        return metadata, state
+    if wanted.name is None:
+        raise ConfigError("backbone.weights is missing: name a run of pretrain.py, or a network by backbone.name to start from nothing")
+    has_batch_norm = wanted.name not in ("vgg16", "vgg19")
+    if (wanted.norm == "frozen" and has_batch_norm) or wanted.freeze_stages:
+        raise ConfigError(
+            "backbone.weights is missing: a network with new weights can't be frozen; "
+            "name weights, or set --backbone.norm batch --backbone.freeze_stages []"
+        )
+    return WeightsMetadata(
+        task="classification", architecture=wanted.name, options=dict(wanted.options), classes=[],
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=config.data.shorter_side,
+    ), None  # fmt: skip
+
+
+def _read(config: DetectorConfig, split: str, drawn: int, class_names: list[str] | None) -> DetectionDataset:
+    data = config.data
+    return read_split(
+        data.name, data.root, split, class_names, bad_boxes=data.bad_boxes, drawn_size=data.shorter_side, drawn_count=drawn
+    )
+
+
+def _describe(
+    config: DetectorConfig, metadata: WeightsMetadata, detector: FasterRCNN, train_set: DetectionDataset, test_set: DetectionDataset
+) -> str:
+    origin = config.backbone.weights or "new weights"
+    repairs = f"; {train_set.repaired} boxes clipped, {train_set.dropped} dropped" if train_set.repaired + train_set.dropped else ""
+    return (
+        f"Faster R-CNN on {metadata.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} training and "
+        f"{len(test_set):,} test pictures of {len(metadata.classes)} classes{repairs}\n{describe_parameters(detector)}"
+    )
+
+
+def _curve_values(results: dict[str, Any]) -> dict[str, float]:
+    values = {**results["coco"], "voc07_mAP": results["voc07"]["mAP"], "voc12_mAP": results["voc12"]["mAP"]}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `train_detector`."""
+    run_command(DetectorConfig, train_detector, argv=argv)
+
+
+if __name__ == "__main__":
+    main()
