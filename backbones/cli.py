@@ -69,7 +69,7 @@ def _parser(parameters: Callable[..., Any], positional: str | None, takes_config
         parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options; later options override it")
     helps = {p.arg_name: p.description for p in documentation.params}
     hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
-    special = set()
+    special: set[str | int] = set()
     for name, parameter in inspect.signature(parameters).parameters.items():
         required = parameter.default is inspect.Parameter.empty
         options: dict[str, Any] = {"help": helps.get(name)} if required else {"help": helps.get(name), "default": parameter.default}

@@ -137,6 +137,17 @@ class PretrainConfig:
     allow_mismatch: bool = False
 
 
+def check_model(model: ModelConfig) -> None:
+    """Refuses options that are arguments of `get_model` already.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for key in ("name", "num_classes", "norm_layer"):
+        if key in model.options:
+            raise ConfigError(f"model.options.{key}: not an option of a network; set model.name, or leave it to the data")
+
+
 def check_optimizer(optimizer: OptimizerConfig) -> None:
     """Refuses values that SGD can't use.
 

@@ -82,7 +82,7 @@ def test_classifiers(
     """
     indices = range(world.rank, len(dataset), world.size)
     labels = torch.from_numpy(dataset.labels[indices.start :: indices.step])
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for protocol in protocols:
         total = torch.zeros(len(indices), len(dataset.class_names))
         for model, metadata in models:

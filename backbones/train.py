@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import ClassificationData, PretrainConfig
+from backbones.config import ClassificationData, PretrainConfig, check_model
 from backbones.data.augment import Augmentation, Flip, PadCropFlip, ScaleCropFlip
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import mean_picture, read_split
@@ -88,14 +88,15 @@ def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 def _build(config: PretrainConfig, metadata: WeightsMetadata, world: World) -> StagedNetwork:
-    model = get_model(config.model.name, len(metadata.classes), **config.model.options)
+    check_model(config.model)
+    model = get_model(config.model.name, len(metadata.classes), **metadata.options)
     if config.weights:
         state, origin = load_weights(config.weights)
         if origin.classes != metadata.classes:
             last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
             state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{last}.")}
         load_state(model, state, config.weights)
-    model.to(world.device, parameter_dtype(config.precision), memory_format=torch.channels_last)
+    model.to(world.device, parameter_dtype(config.precision)).to(memory_format=torch.channels_last)
     if config.sync_bn:
         if world.device.type != "cuda" or world.size == 1:
             raise ConfigError("sync_bn: needs several processes on GPUs; leave it off")

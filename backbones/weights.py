@@ -96,7 +96,7 @@ def load_classifier(path: str | Path) -> tuple[StagedNetwork, WeightsMetadata]:
         raise CheckpointError(f"{path}: holds a {metadata.task} network, not a classifier")
     try:
         model = get_model(metadata.architecture, len(metadata.classes), **metadata.options)
-    except ConfigError as error:
+    except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: its metadata name a network that can't be built: {error}") from error
     load_state(model, state, str(path))
     return model.eval(), metadata

@@ -55,11 +55,12 @@ def detect(
             except DataError as error:
                 unread.append(str(error))
                 continue
-            scale = resize_scale(*original.shape[1:], metadata.detector["shorter_side"], metadata.detector["longest_side"])
+            height, width = original.shape[1:]
+            scale = resize_scale(height, width, metadata.detector["shorter_side"], metadata.detector["longest_side"])
             image = scale_image(original, scale)
             with torch.inference_mode():
                 (found,) = detector([image.to(world.device)])
-            found = in_original_pixels(found.to("cpu"), image, original.shape[1:])
+            found = in_original_pixels(found.to("cpu"), image, (height, width))
             name = _free_name(path, names)
             draw_detections(original, found, metadata.classes, min_score=min_score).save(folder / name)
             records.append({"image": str(path), "drawn": name, "objects": _objects(found, metadata.classes)})

@@ -1,14 +1,15 @@
 """Which picture comes when: a function of the seed and the step alone, whatever the number of processes."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
 from backbones.engine.randomness import derive_seed
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """One picture at one place in the training order.
 
     Args:

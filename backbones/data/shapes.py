@@ -78,7 +78,7 @@ def paint(seed: int, size: int, shapes: Sequence[Shape]) -> Image.Image:
     picture = _background(rng, size)
     draw = ImageDraw.Draw(picture)
     for shape in shapes:
-        under = np.array(picture.getpixel(tuple(int(c) for c in shape.center)))
+        under = np.array(picture.getpixel((int(shape.center[0]), int(shape.center[1]))))
         colour = rng.integers(0, 256, 3)
         while np.abs(colour - under).sum() < 150:  # stay visible
             colour = rng.integers(0, 256, 3)

@@ -199,8 +199,8 @@ class _Window:
         losses = torch.stack(self._losses).double()
         means = torch.stack([losses.mean(), *(s.double() / len(losses) for s in self._sums.values())])
         steps = len(losses) // accumulate
-        means = mean_over_processes(means).tolist()
-        if not all(map(_is_finite, means)):
+        averages = mean_over_processes(means).tolist()
+        if not all(map(_is_finite, averages)):
             bad = (~losses.isfinite()).nonzero()
             where = f"step {step - steps + int(bad[0]) // accumulate + 1}" if len(bad) else f"the {steps} steps before {step}"
             raise DivergedError(
@@ -208,7 +208,7 @@ class _Window:
                 "try a lower --optimizer.lr, a longer --schedule.warmup_steps or --train.clip_grad_norm 10, with --resume or anew"
             )
         seconds = time.monotonic() - self._started
-        values = dict(zip(["loss", *self._sums], means, strict=True))
+        values = dict(zip(["loss", *self._sums], averages, strict=True))
         values["images_per_second"] = round(steps * self._batch_size / max(seconds, 1e-9), 2)
         self._open()
         return values

@@ -21,7 +21,7 @@ def shapes_for_detection(split: str, count: int, size: int, *, most: int = 5) ->
     for seed in seeds:
         rng = np.random.default_rng([seed, 2])
         number = 0 if rng.random() < 0.05 else int(rng.integers(1, most + 1))
-        labels = rng.integers(0, len(CLASS_NAMES), number)
+        labels = rng.integers(0, len(CLASS_NAMES), number).tolist()
         scenes.append(lay_out(seed, size, labels, smallest=size / 7, largest=size / 2))
     shapes = [(index, shape) for index, scene in enumerate(scenes) for shape in scene]
     annotations = Annotations.from_objects(
