@@ -131,7 +131,7 @@ def _read_list(path: Path) -> list[str]:
 
 def _read_picture(identity: str, xml: Path, path: str) -> _Picture:
     try:
-        root: Element = defusedxml.ElementTree.parse(xml).getroot()
+        root: Element = defusedxml.ElementTree.fromstring(xml.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{xml}: no such annotation file (of picture {path})") from error
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError, RecursionError) as error:

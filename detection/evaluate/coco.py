@@ -118,7 +118,7 @@ def _found(annotations: Annotations, detections: Sequence[Detections]) -> _Found
     ranks[by_group] = position_in_run(groups[by_group])
     places = np.empty(len(annotations), dtype=np.int64)
     places[sorted(range(len(annotations)), key=annotations.image_ids.__getitem__)] = np.arange(len(annotations))
-    order = np.lexsort((ranks, images, -scores, labels))
+    order = np.lexsort((ranks, places[images], -scores, labels))
     order = order[ranks[order] < MAX_DETECTIONS]
     return _Found(groups[order], labels[order], boxes[order], box_areas(boxes[order]), ranks[order])
 
