@@ -1,4 +1,4 @@
-"""From typed Python to a command: options, YAML configs and one-line errors. Every `main` of the project goes through here.
+"""From typed Python to a command: options, YAML configs and one-line errors. Every `main` of the project uses it.
 
 Exit codes: 0 done, 1 an unforeseen failure (a bug), 2 something the user gave is wrong, 130 interrupted by Ctrl-C.
 """
@@ -8,12 +8,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser
 
-from backbones.errors import UserError
+from backbones.errors import ConfigError, UserError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -29,10 +30,11 @@ def run_command(
     """Reads the command line as the parameters of `parameters`, runs it, and turns the user's errors into one line.
 
     Args:
-        parameters: a function, called with what was read, or a dataclass, whose instance `run` is called with. Types give
-            the options and their checks, the docstring gives the help. A list of plain values is written with spaces
-            (`--protocol center 10crop`), a bool is a flag.
-        run: what to call with the dataclass. A command with a dataclass also takes `--config FILE` and `--print_config`.
+        parameters: a function, called with what was read, or a dataclass, whose instance `run` is called with. Types
+            give the options and their checks, the docstring gives the help. A list of plain values is written with
+            spaces (`--protocol center 10crop`), a bool is a flag.
+        run: what to call with the dataclass. A command with a dataclass also takes `--config FILE` and
+            `--print_config`.
         positional: the list parameter that needs no option name.
         argv: the arguments, `sys.argv[1:]` by default.
     """
@@ -62,17 +64,29 @@ def run_command(
         _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
 
 
+class _ConfigFile(ActionConfigFile):
+    """A config file that is named where something in it is wrong."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            super().__call__(parser, cfg, values, option_string)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise ConfigError(f"--config {values}: {error}") from error
+
+
 def _parser(parameters: Callable[..., Any], positional: str | None, takes_config: bool) -> ArgumentParser:
     documentation = docstring_parser.parse(inspect.getdoc(parameters) or "")
     parser = ArgumentParser(exit_on_error=False, description=_description(documentation))
     if takes_config:
-        parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options; later options override it")
+        parser.add_argument("--config", action=_ConfigFile, help="a YAML file of options; later options override it")
     helps = {p.arg_name: p.description for p in documentation.params}
     hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
     special: set[str | int] = set()
     for name, parameter in inspect.signature(parameters).parameters.items():
         required = parameter.default is inspect.Parameter.empty
-        options: dict[str, Any] = {"help": helps.get(name)} if required else {"help": helps.get(name), "default": parameter.default}
+        options: dict[str, Any] = {"help": helps.get(name)} | (
+            {} if required else {"default": _default(parameters, parameter)}
+        )
         if hints[name] is bool:
             parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), **options)
         elif _is_plain_list(hints[name]):
@@ -88,6 +102,13 @@ def _parser(parameters: Callable[..., Any], positional: str | None, takes_config
     add(parameters, skip=special, as_group=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _default(parameters: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    for field in getattr(parameters, "__dataclass_fields__", {}).values():
+        if field.name == parameter.name and field.default_factory is not MISSING:
+            return field.default_factory()
+    return parameter.default
 
 
 def _is_plain_list(hint: Any) -> bool:

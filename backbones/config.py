@@ -1,5 +1,6 @@
 """The configuration of `pretrain.py`, and the parts of it that detectors share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -69,10 +70,12 @@ class ClassificationData:
         test_split: tested on.
         input_size: side of the network's input in pixels.
         test_resize: shorter side before cropping in tests; null leaves pictures as they are.
-        augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), pad_crop_flip (4.2), flip or none.
+        augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), pad_crop_flip (4.2), flip or
+            none.
         scale_range: of the shorter side, for scale_crop_flip.
         padding: zeros on each side, for pad_crop_flip.
-        mean: per channel, of pixel values in 0..255; "pixel" or "channel" computes it from the training pictures (cifar10, shapes).
+        mean: per channel, of pixel values in 0..255; "pixel" or "channel" computes it from the training pictures
+            (cifar10, shapes).
         std: what channels are divided by; the paper divides by nothing: [1, 1, 1].
         train_size: how many training pictures the built-in shapes draw.
         test_size: how many test pictures they draw.
@@ -145,7 +148,32 @@ def check_model(model: ModelConfig) -> None:
     """
     for key in ("name", "num_classes", "norm_layer"):
         if key in model.options:
-            raise ConfigError(f"model.options.{key}: not an option of a network; set model.name, or leave it to the data")
+            raise ConfigError(f"model.options.{key}: not an option of a network; use model.name, or leave it out")
+
+
+def check_data(data: ClassificationData) -> None:
+    """Refuses sizes and normalisations that make no sense.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    low, high = data.scale_range
+    if data.input_size < 1:
+        raise ConfigError(f"data.input_size {data.input_size}: give 1 or more")
+    if data.test_resize is not None and data.test_resize < data.input_size:
+        raise ConfigError(
+            f"data.test_resize {data.test_resize}: give data.input_size {data.input_size} or more, or null"
+        )
+    if data.augmentation == "scale_crop_flip" and not data.input_size <= low <= high:
+        raise ConfigError(f"data.scale_range {[low, high]}: must rise, from data.input_size {data.input_size} or more")
+    if data.padding < 0:
+        raise ConfigError(f"data.padding {data.padding}: give 0 or more")
+    if isinstance(data.mean, list) and not (len(data.mean) == 3 and all(map(math.isfinite, data.mean))):
+        raise ConfigError(f"data.mean {data.mean}: give three numbers")
+    if data.name == "folder" and isinstance(data.mean, str):
+        raise ConfigError(f"data.mean {data.mean}: for folders give three numbers, of pixel values in 0..255")
+    if not (len(data.std) == 3 and all(0 < value < math.inf for value in data.std)):
+        raise ConfigError(f"data.std {data.std}: give three numbers above 0")
 
 
 def check_optimizer(optimizer: OptimizerConfig) -> None:

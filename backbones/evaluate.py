@@ -1,4 +1,4 @@
-"""Testing classifiers as the paper does: centre crop, 10-crop, ensembles of several networks (3.4). Also the command."""
+"""Testing classifiers as the paper does: centre crop, 10-crop, ensembles (3.4). Also the command."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from backbones.data.loader import testing_batches
 from backbones.data.readers import read_split
 from backbones.engine.distributed import World, gather_objects, join_world
 from backbones.engine.run import write_json
-from backbones.errors import CheckpointError, DataError
+from backbones.errors import CheckpointError, ConfigError, DataError
 from backbones.weights import WeightsMetadata, load_classifier
 
 Protocol = Literal["center", "10crop"]
@@ -24,7 +24,7 @@ _VIEWS = {"center": center_crop, "10crop": ten_crop}
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) to the network's input (B, 3, H, W); `mean` is (3,) or (3, H, W), `std` (3,), both of 0..255."""
+    """uint8 (B, H, W, 3) to the network's input (B, 3, H, W); `mean` is (3,) or (3, H, W), `std` (3,), of 0..255."""
     mean = mean.view(3, 1, 1) if mean.ndim == 1 else mean
     return (images.permute(0, 3, 1, 2).to(mean.dtype) - mean) / std.view(3, 1, 1)
 
@@ -72,10 +72,12 @@ def test_classifiers(
     protocols: Sequence[Protocol],
     *,
     world: World,
-    batch_size: int = 64,
-    workers: int = 0,
+    batch_size: int,
+    workers: int,
 ) -> dict[str, dict[str, float]]:
-    """Error rates in percent by protocol; several networks vote by their mean scores. Each picture counts once, in one process.
+    """Error rates in percent by protocol; several networks vote by their mean scores.
+
+    Each picture counts once, in one process.
 
     Returns:
         {protocol: {"top1_error", "top5_error"}}, the same in every process.
@@ -105,8 +107,8 @@ def evaluate_classifier(
 ) -> None:
     """Tests one classifier, or several as an ensemble, on the test split of a data set.
 
-    Sizes and normalisation come with the weights. Example:
-    python tools/evaluate_classifier.py --model runs/resnet20 --data.name cifar10 --data.root data --data.test_split test --protocol center 10crop
+    Sizes and normalisation come with the weights. Example: python tools/evaluate_classifier.py --model runs/resnet20
+    --data.name cifar10 --data.root data --data.test_split test --protocol center 10crop
 
     Args:
         model: run folders or weights.safetensors files; several make an ensemble.
@@ -117,14 +119,18 @@ def evaluate_classifier(
         workers: data-loading processes.
         device: auto takes a GPU where there is one.
     """
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"batch_size {batch_size}, workers {workers}: give 1 or more, and 0 or more")
     with join_world(device) as world:
         networks = [load_classifier(path) for path in model]
         classes = networks[0][1].classes
         for path, (_, metadata) in zip(model, networks, strict=True):
             if metadata.classes != classes:
-                raise CheckpointError(f"{path}: its {len(metadata.classes)} classes are not those of {model[0]} ({len(classes)})")
+                raise CheckpointError(
+                    f"{path}: its {len(metadata.classes)} classes are not those of {model[0]} ({len(classes)})"
+                )
             if metadata.color_order != "RGB":
-                raise CheckpointError(f"{path}: expects {metadata.color_order} pictures, which this command does not make yet")
+                raise CheckpointError(f"{path}: expects {metadata.color_order} pictures; this command makes RGB only")
         dataset = read_split(data.name, data.root, data.test_split, classes, networks[0][1].input_size, data.test_size)
         models = [(network.to(world.device), metadata) for network, metadata in networks]
         results = test_classifiers(models, dataset, protocol, world=world, batch_size=batch_size, workers=workers)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import ClassificationData, PretrainConfig, check_model
+from backbones.config import ClassificationData, PretrainConfig, check_data, check_model
 from backbones.data.augment import Augmentation, Flip, PadCropFlip, ScaleCropFlip
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import mean_picture, read_split
@@ -34,36 +34,58 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
     """
     with join_world(config.device) as world:
         prepare(config, world)
+        check_data(config.data)
         data = config.data
         train_set = read_split(data.name, data.root, data.train_split, None, data.input_size, data.train_size)
-        test_set = read_split(data.name, data.root, data.test_split, train_set.class_names, data.input_size, data.test_size)
+        test_set = read_split(
+            data.name, data.root, data.test_split, train_set.class_names, data.input_size, data.test_size
+        )
         metadata = WeightsMetadata(
-            task="classification", architecture=config.model.name, options=dict(config.model.options),
-            classes=train_set.class_names, mean=_mean(data, train_set), std=data.std, input_size=data.input_size,
+            task="classification",
+            architecture=config.model.name,
+            options=dict(config.model.options),
+            classes=train_set.class_names,
+            mean=_mean(data, train_set),
+            std=data.std,
+            input_size=data.input_size,
             test_resize=data.test_resize,
-        )  # fmt: skip
+        )
         model = _build(config, metadata, world)
         return fit(
-            config, world, model,
-            description=f"{config.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters; {len(train_set):,} training "
-            f"and {len(test_set):,} test pictures of {len(train_set.class_names)} classes",
-            samples=len(train_set), fingerprint=train_set.fingerprint(),
-            load=_loader(train_set, _augmentation(data)), collate=_collate,
+            config,
+            world,
+            model,
+            description=f"{config.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters; "
+            f"{len(train_set):,} training and {len(test_set):,} test pictures of {len(train_set.class_names)} classes",
+            samples=len(train_set),
+            fingerprint=train_set.fingerprint(),
+            load=_loader(train_set, _augmentation(data), data.input_size),
+            collate=_collate,
             compute_loss=classification_loss(metadata, world.device, parameter_dtype(config.precision)),
-            test=lambda: test_classifiers([(model, metadata)], test_set, ["center"], world=world, workers=config.train.workers),
+            test=lambda: test_classifiers(
+                [(model, metadata)], test_set, ["center"], world=world, batch_size=64, workers=config.train.workers
+            ),
             curve_values=lambda results: results["center"],
             save=lambda path: save_weights(path, model.state_dict(), metadata),
             format_results=format_errors,
-        )  # fmt: skip
+        )
 
 
-def _loader(dataset: ClassificationDataset, augment: Augmentation) -> Callable[[SampleKey], tuple[Tensor, int]]:
+def _loader(
+    dataset: ClassificationDataset, augment: Augmentation, size: int
+) -> Callable[[SampleKey], tuple[Tensor, int]]:
     def load(key: SampleKey) -> tuple[Tensor, int]:
         picture = dataset.picture(key.index)
         try:
             pixels = augment(picture, np.random.default_rng(key.seed))
         except DataError as error:
             raise DataError(f"{dataset.name(key.index)}: {error}") from error
+        height, width = pixels.shape[:2]
+        if (height, width) != (size, size):
+            raise DataError(
+                f"{dataset.name(key.index)}: a picture of {width}x{height}, data.input_size is {size}: "
+                "choose a data.augmentation that crops"
+            )
         return torch.from_numpy(np.array(pixels)), int(dataset.labels[key.index])
 
     return load
@@ -106,25 +128,21 @@ def _build(config: PretrainConfig, metadata: WeightsMetadata, world: World) -> S
 
 def _augmentation(data: ClassificationData) -> Augmentation:
     if data.augmentation == "scale_crop_flip":
-        low, high = data.scale_range
-        if not data.input_size <= low <= high:
-            raise ConfigError(f"data.scale_range [{low}, {high}]: must rise and not start below data.input_size {data.input_size}")
-        return ScaleCropFlip(data.input_size, low, high)
+        return ScaleCropFlip(data.input_size, *data.scale_range)
     if data.augmentation == "pad_crop_flip":
         return PadCropFlip(data.input_size, data.padding)
     return Flip() if data.augmentation == "flip" else lambda picture, rng: np.asarray(picture)
 
 
 def _mean(data: ClassificationData, train_set: ClassificationDataset) -> list:
-    for name, value in (("mean", data.mean), ("std", data.std)):
-        if isinstance(value, list) and (len(value) != 3 or (name == "std" and min(value) <= 0)):
-            raise ConfigError(f"data.{name} {value}: give three numbers{', all above 0' if name == 'std' else ''}")
     if isinstance(data.mean, list):
         return data.mean
-    if data.name == "folder":
-        raise ConfigError(f"data.mean {data.mean}: for folders give three numbers, of pixel values in 0..255")
     mean = mean_picture(train_set)
-    return (mean if data.mean == "pixel" else mean.mean((1, 2))).round(3).tolist()
+    if data.mean == "channel":
+        return mean.mean((1, 2)).round(3).tolist()
+    if mean.shape[1:] != (data.input_size, data.input_size):
+        raise ConfigError(f"data.mean pixel: is {mean.shape[2]}x{mean.shape[1]}, data.input_size {data.input_size}")
+    return mean.round(3).tolist()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

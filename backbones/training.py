@@ -16,6 +16,7 @@ from backbones.engine.distributed import World, wait_for_all
 from backbones.engine.loop import ComputeLoss, TrainOptions, portion_size, restore, train
 from backbones.engine.run import open_run
 from backbones.engine.schedule import ScheduleOptions, check_schedule, learning_rate
+from backbones.errors import ConfigError
 
 
 class TrainingConfig(Protocol):
@@ -40,6 +41,8 @@ def prepare(config: TrainingConfig, world: World) -> None:
     Raises:
         ConfigError: a value that makes no sense.
     """
+    if not -(2**63) <= config.seed < 2**63:
+        raise ConfigError(f"seed {config.seed}: give a number of at most 63 bits")
     portion_size(config.train, world.size)
     check_schedule(config.schedule)
     check_optimizer(config.optimizer)
@@ -79,31 +82,48 @@ def fit(
     """
     options = config.train
     run_folder = open_run(
-        config.output, config, resume=config.resume, overwrite=config.overwrite, allow_mismatch=config.allow_mismatch,
-        data_fingerprint=fingerprint, processes=world.size, threads=torch.get_num_threads(),
-    )  # fmt: skip
+        config.output,
+        config,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        allow_mismatch=config.allow_mismatch,
+        data_fingerprint=fingerprint,
+        processes=world.size,
+        threads=torch.get_num_threads(),
+    )
     with run_folder if world.is_main else nullcontext() as run:
         wait_for_all()
-        optimizer = torch.optim.SGD(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=config.optimizer.lr, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay,
-        )  # fmt: skip
+        optimizer = _optimizer(model, config.optimizer)
         start = restore(Path(str(config.output)) / "checkpoints", model, optimizer) if config.resume else 0
         if run is not None:
-            run.forget_after(start)
-            print(f"{description}\n{world.size} process(es) on {world.device.type}, steps {start} to {options.steps}", flush=True)
+            run.forget_after(start, last=options.steps)
+            processes = f"{world.size} process(es) on {world.device.type}"
+            print(f"{description}\n{processes}, steps {start} to {options.steps}", flush=True)
+        pin_memory = world.device.type == "cuda"
         sampler = StepSampler(
-            samples, batch_size=options.batch_size, accumulate=options.accumulate, start_step=start, steps=options.steps,
-            seed=config.seed, rank=world.rank, world_size=world.size,
-        )  # fmt: skip
+            samples,
+            batch_size=options.batch_size,
+            accumulate=options.accumulate,
+            start_step=start,
+            steps=options.steps,
+            seed=config.seed,
+            rank=world.rank,
+            world_size=world.size,
+        )
         train(
-            model, optimizer,
-            training_batches(load, sampler, workers=options.workers, collate=collate, pin_memory=world.device.type == "cuda"),
+            model,
+            optimizer,
+            training_batches(load, sampler, workers=options.workers, collate=collate, pin_memory=pin_memory),
             compute_loss,
             lambda step: learning_rate(step, base=config.optimizer.lr, steps=options.steps, schedule=config.schedule),
-            options=options, world=world, run=run, start_step=start, seed=config.seed, precision=config.precision,
+            options=options,
+            world=world,
+            run=run,
+            start_step=start,
+            seed=config.seed,
+            precision=config.precision,
             evaluate=lambda: curve_values(test()),
-        )  # fmt: skip
+        )
         if run is not None:
             save(run.weights)
         results = test()
@@ -116,3 +136,12 @@ def fit(
             print(compare_with_expected(results, config.expected))
         print(f"weights: {run.weights}")
         return results
+
+
+def _optimizer(model: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=options.lr,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )

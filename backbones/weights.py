@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,7 +26,8 @@ class WeightsMetadata:
         task: "classification" or "detection".
         architecture, options: the arguments of `get_model`.
         classes: names, in the order of the network's outputs (without background).
-        mean, std: pixel values in 0..255 that the input is normalised with; `mean` is per channel (3) or per pixel (3, H, W).
+        mean, std: pixel values in 0..255 that the input is normalised with; `mean` is per channel (3) or per pixel
+            (3, H, W).
         input_size: the side of the training crops.
         test_resize: the shorter side before cropping in tests; None leaves pictures as they are.
         color_order: of the input's channels.
@@ -81,7 +84,9 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
             texts = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:150]})") from error
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:150]})"
+        ) from error
     return state, _parse_metadata(path, texts)
 
 
@@ -95,15 +100,20 @@ def load_classifier(path: str | Path) -> tuple[StagedNetwork, WeightsMetadata]:
     if metadata.task != "classification":
         raise CheckpointError(f"{path}: holds a {metadata.task} network, not a classifier")
     try:
-        model = get_model(metadata.architecture, len(metadata.classes), **metadata.options)
+        with torch.device("meta"):  # its memory comes with the weights, if they fit
+            model = get_model(metadata.architecture, len(metadata.classes), **metadata.options)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: its metadata name a network that can't be built: {error}") from error
-    load_state(model, state, str(path))
-    return model.eval(), metadata
+    load_state(model, state, str(path), assign=True)
+    return model.float().eval(), metadata
 
 
-def load_state(model: Any, state: dict[str, Tensor], source: str) -> None:
+def load_state(model: Any, state: dict[str, Tensor], source: str, *, assign: bool = False) -> None:
     """`model.load_state_dict(state)`, every name and shape matching.
+
+    Args:
+        source: what to call the state in messages.
+        assign: the model takes the tensors themselves (it may be one on the meta device).
 
     Raises:
         CheckpointError: names the first tensor that does not fit.
@@ -114,11 +124,12 @@ def load_state(model: Any, state: dict[str, Tensor], source: str) -> None:
             raise CheckpointError(f"{source}: lacks {name}: the weights are of another architecture")
         if state[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{source}: {name} has shape {tuple(state[name].shape)}, this network's has {tuple(tensor.shape)}: another architecture"
+                f"{source}: {name} has shape {tuple(state[name].shape)}, this network's has {tuple(tensor.shape)}: "
+                "the weights are of another architecture"
             )
     if unknown := sorted(state.keys() - own.keys()):
-        raise CheckpointError(f"{source}: holds {unknown[0]}, which this network has not: the weights are of another architecture")
-    model.load_state_dict(state)
+        raise CheckpointError(f"{source}: holds {unknown[0]}, this network does not: they are of another architecture")
+    model.load_state_dict(state, assign=assign)
 
 
 def _parse_metadata(path: Path, texts: dict[str, str]) -> WeightsMetadata:
@@ -129,8 +140,23 @@ def _parse_metadata(path: Path, texts: dict[str, str]) -> WeightsMetadata:
         metadata = WeightsMetadata(**{name: json.loads(text) for name, text in texts.items() if name in names})
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata can't be read ({' '.join(str(error).split())[:150]})") from error
-    expected = {"task": str, "architecture": str, "options": dict, "classes": list, "mean": list, "std": list, "input_size": int, "detector": dict}
+    expected = {
+        "task": str,
+        "architecture": str,
+        "options": dict,
+        "classes": list,
+        "mean": list,
+        "std": list,
+        "input_size": int,
+        "detector": dict,
+    }
     for name, kind in expected.items():
         if not isinstance(getattr(metadata, name), kind):
             raise CheckpointError(f"{path}: its metadata's {name} is not a {kind.__name__}")
+    try:
+        mean, std = np.array(metadata.mean, dtype=float), np.array(metadata.std, dtype=float)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its metadata's mean or std does not hold numbers") from error
+    if mean.ndim not in (1, 3) or len(mean) != 3 or std.shape != (3,) or not (std > 0).all():
+        raise CheckpointError(f"{path}: its metadata's mean or std is not one of three channels")
     return metadata

@@ -1,7 +1,7 @@
 """From a picture to the network's input: what training and testing do to it (Sections 3.4 and 4.2).
 
-Training functions take (picture, rng) and are functions of them alone; test functions give the views whose scores are averaged.
-All return uint8 arrays (height, width, 3); mean and std are dealt with on the device.
+Training functions take (picture, rng) and are functions of them alone; test functions give the views whose scores are
+averaged. All return uint8 arrays (height, width, 3); mean and std are dealt with on the device.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from backbones.data.pictures import MAX_PIXELS
 from backbones.errors import DataError
 
 Rng = np.random.Generator
@@ -17,12 +18,19 @@ Augmentation = Callable[[Image.Image, Rng], np.ndarray]
 
 
 def resize_shorter(picture: Image.Image, shorter: int) -> Image.Image:
-    """Resizes so that the shorter side is `shorter` pixels, keeping the aspect ratio (bilinear, antialiased)."""
+    """Resizes so that the shorter side is `shorter` pixels, keeping the aspect ratio (bilinear, antialiased).
+
+    Raises:
+        DataError: the result would be huge.
+    """
     width, height = picture.size
     if min(width, height) == shorter:
         return picture
     scale = shorter / min(width, height)
-    return picture.resize((max(shorter, round(width * scale)), max(shorter, round(height * scale))), Image.Resampling.BILINEAR)
+    width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
+    if width * height > MAX_PIXELS:
+        raise DataError(f"a picture so long and narrow that it would be resized to {width}x{height}: remove it")
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 @dataclass(frozen=True)
@@ -78,14 +86,15 @@ def _resized(picture: Image.Image, size: int, shorter: int | None) -> np.ndarray
     if shorter is not None:
         picture = resize_shorter(picture, shorter)
     if min(picture.size) < size:
-        raise DataError(f"a picture of {picture.size[0]}x{picture.size[1]} is smaller than the crop of {size}: set data.test_resize")
+        width, height = picture.size
+        raise DataError(f"a picture of {width}x{height} is smaller than the crop of {size}: set data.test_resize")
     return np.asarray(picture)
 
 
 def _random_crop(pixels: np.ndarray, size: int, rng: Rng) -> np.ndarray:
     height, width = pixels.shape[:2]
     if min(height, width) < size:
-        raise DataError(f"a picture of {width}x{height} is smaller than the crop of {size}: set data.input_size or the augmentation")
+        raise DataError(f"a picture of {width}x{height} is smaller than the crop of {size}: set data.input_size")
     top, left = rng.integers(0, height - size + 1), rng.integers(0, width - size + 1)
     return pixels[top : top + size, left : left + size]
 

@@ -49,22 +49,33 @@ def read_cifar10(root: str | Path, split: str) -> ClassificationDataset:
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return ClassificationDataset(
-        CLASS_NAMES, labels, lambda index: Image.fromarray(images[index]), lambda index: f"{folder} {split} picture {index}",
+        CLASS_NAMES,
+        labels,
+        lambda index: Image.fromarray(images[index]),
+        lambda index: f"{folder} {split} picture {index}",
         f"cifar10 {split}",
-    )  # fmt: skip
+    )
 
 
 def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="bytes").load()
-        data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+        # Bytes in the original, written by Python 2; text where Python 3 wrote the files anew.
+        keys = (b"data", b"labels") if b"data" in batch else ("data", "labels")
+        data, labels = (np.asarray(batch[key]) for key in keys)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # a damaged pickle fails in any way it likes
         raise DataError(f"{path}: not a batch of CIFAR-10 ({' '.join(str(error).split())[:150]})") from error
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072 or labels.shape != (len(data),):
+    if (
+        data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != 3072
+        or labels.shape != (len(data),)
+        or not len(data)
+    ):
         raise DataError(f"{path}: not a batch of CIFAR-10 (pictures of shape {data.shape}, {labels.size} labels)")
-    if labels.dtype.kind not in "iu" or (len(labels) and (labels.min() < 0 or labels.max() > 9)):
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 9:
         raise DataError(f"{path}: a label is not in 0..9")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)

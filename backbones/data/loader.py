@@ -22,7 +22,12 @@ class KeyedDataset(Dataset):
 
 
 def training_batches(
-    load: Callable[[SampleKey], Any], sampler: StepSampler, *, workers: int, collate: Callable[[list[Any]], Any], pin_memory: bool
+    load: Callable[[SampleKey], Any],
+    sampler: StepSampler,
+    *,
+    workers: int,
+    collate: Callable[[list[Any]], Any],
+    pin_memory: bool,
 ) -> Iterable[Any]:
     """The micro-batches of a training run, in `sampler`'s order.
 
@@ -32,20 +37,35 @@ def training_batches(
         pin_memory: for faster copies to a GPU.
     """
     loader: DataLoader = DataLoader(
-        KeyedDataset(load), batch_sampler=sampler, num_workers=_useful(workers), collate_fn=collate, pin_memory=pin_memory,
+        KeyedDataset(load),
+        batch_sampler=sampler,
+        num_workers=_useful(workers),
+        collate_fn=collate,
+        pin_memory=pin_memory,
         worker_init_fn=_single_threaded,
-    )  # fmt: skip
+        # By default a loader draws from the global generator, and so would change the dropout of a resumed run.
+        generator=torch.Generator(),
+    )
     return _with_plain_errors(loader)
 
 
 def testing_batches(
-    load: Callable[[int], Any], indices: Sequence[int], *, batch_size: int, workers: int, collate: Callable[[list[Any]], Any]
+    load: Callable[[int], Any],
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    collate: Callable[[list[Any]], Any],
 ) -> Iterable[Any]:
     """Batches over `indices`, each exactly once and in order."""
     loader: DataLoader = DataLoader(
-        KeyedDataset(load), sampler=indices, batch_size=batch_size, num_workers=_useful(workers), collate_fn=collate,  # type: ignore[arg-type]
+        KeyedDataset(load),
+        sampler=indices,
+        batch_size=batch_size,
+        num_workers=_useful(workers),
+        collate_fn=collate,  # type: ignore[arg-type]
         worker_init_fn=_single_threaded,
-    )  # fmt: skip
+    )
     return _with_plain_errors(loader)
 
 

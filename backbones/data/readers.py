@@ -36,7 +36,9 @@ def read_split(
         return read_folder(_needed(root, name), split, list(class_names) if class_names is not None else None)
     fixed = shapes.CLASS_NAMES if name == "shapes" else CIFAR10_CLASSES
     if class_names is not None and list(class_names) != fixed:
-        raise DataError(f"data.name {name}: its classes ({', '.join(fixed)}) are not the network's ({', '.join(class_names)})")
+        raise DataError(
+            f"data.name {name}: its classes ({', '.join(fixed)}) are not the network's ({', '.join(class_names)})"
+        )
     if name == "shapes":
         return shapes_for_classification(split, drawn_count, drawn_size)
     return read_cifar10(_needed(root, name), split)
@@ -54,7 +56,9 @@ def mean_picture(dataset: ClassificationDataset) -> np.ndarray:
         if total is None:
             total = np.zeros_like(pixels)
         if pixels.shape != total.shape:
-            raise DataError(f"{dataset.name(index)}: its size differs from the first picture's; give data.mean as three numbers")
+            raise DataError(
+                f"{dataset.name(index)}: its size differs from the first picture's; give data.mean as three numbers"
+            )
         total += pixels
     assert total is not None, "readers refuse empty data sets"
     return (total / len(dataset)).transpose(2, 0, 1)

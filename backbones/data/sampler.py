@@ -25,8 +25,8 @@ class StepSampler:
     """Yields this process's micro-batches of keys, step after step.
 
     The training order is the epochs' shuffles one after the other; step s takes the places [s * batch_size, (s + 1) *
-    batch_size) of it. Each step's batch is cut into `accumulate * world_size` equal portions, dealt to the processes in turn,
-    so any number of processes sees the same global batches.
+    batch_size) of it. Each step's batch is cut into `accumulate * world_size` equal portions, dealt to the processes in
+    turn, so any number of processes sees the same global batches.
 
     Args:
         size: pictures in the data set.
@@ -35,7 +35,16 @@ class StepSampler:
     """
 
     def __init__(
-        self, size: int, *, batch_size: int, accumulate: int, start_step: int, steps: int, seed: int, rank: int, world_size: int
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        accumulate: int,
+        start_step: int,
+        steps: int,
+        seed: int,
+        rank: int,
+        world_size: int,
     ):
         self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
         self.start_step, self.steps, self.seed = start_step, steps, seed

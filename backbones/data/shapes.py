@@ -82,17 +82,24 @@ def paint(seed: int, size: int, shapes: Sequence[Shape]) -> Image.Image:
         colour = rng.integers(0, 256, 3)
         while np.abs(colour - under).sum() < 150:  # stay visible
             colour = rng.integers(0, 256, 3)
-        corners = [tuple(corner) for corner in shape.outline]
-        if CLASS_NAMES[shape.label] == "ring":
-            draw.line([*corners, *corners[:2]], fill=tuple(colour), width=max(2, round(shape.radius * 0.3)), joint="curve")
+        if CLASS_NAMES[shape.label] == "ring":  # the stroke's outer edge is the outline
+            middle = [tuple(shape.center + 0.85 * (corner - shape.center)) for corner in shape.outline]
+            width = max(2, round(0.3 * shape.radius))
+            draw.line([*middle, *middle[:2]], fill=tuple(colour), width=width, joint="curve")
         else:
-            draw.polygon(corners, fill=tuple(colour))
+            draw.polygon([tuple(corner) for corner in shape.outline], fill=tuple(colour))
     pixels = np.asarray(picture, dtype=np.int16) + rng.integers(-12, 13, (size, size, 3), dtype=np.int16)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def shapes_for_classification(split: str, count: int, size: int) -> ClassificationDataset:
-    """`count` pictures of `size` pixels, each with one large shape."""
+    """`count` pictures of `size` pixels, each with one large shape.
+
+    Raises:
+        DataError: an unknown split, no pictures, or pictures too small to draw on.
+    """
+    if count < 1 or size < 8:
+        raise DataError(f"{count} built-in shapes of {size} pixels: ask for 1 or more, of 8 pixels or more")
     seeds = [scene_seed(split, index) for index in range(count)]
     labels = np.array([seed % len(CLASS_NAMES) for seed in seeds], dtype=np.int64)
 
@@ -117,7 +124,7 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
 def _unit_outline(name: str, turn: float) -> np.ndarray:
     """Corners (P, 2) of a shape in the unit circle."""
     if name in ("circle", "ring"):
-        return _corners(np.linspace(0, 2 * np.pi, 32, endpoint=False), np.full(32, 0.9 if name == "ring" else 1.0))
+        return _corners(np.linspace(0, 2 * np.pi, 32, endpoint=False), np.ones(32))
     if name in ("square", "triangle"):
         sides = 4 if name == "square" else 3
         return _corners(turn + np.arange(sides) * 2 * np.pi / sides, np.ones(sides))

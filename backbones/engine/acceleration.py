@@ -22,6 +22,7 @@ def parameter_dtype(precision: Precision) -> torch.dtype:
 def set_determinism(deterministic: bool) -> None:
     """Makes PyTorch choose deterministic algorithms and refuse those that have none."""
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+        # cuBLAS is deterministic only with a workspace of fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ _NAME = re.compile(r"step_(\d{8,})\.pt")
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Calls `write(temporary_path)`, flushes the file to disk and renames it to `path`: readers see all of it or nothing."""
+    """Calls `write(temporary_path)`, flushes the file to disk and renames it to `path`: readers see all or nothing."""
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     descriptor = os.open(temporary, os.O_RDONLY)
@@ -47,12 +48,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged, or holds anything but plain data (code is never run).
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of foreign pickles, before they are refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError
         reason = str(error).split("\n")[0][:200]
-        raise CheckpointError(f"{path}: not a readable checkpoint of plain tensors ({reason}); remove it to use the one before") from error
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint of plain tensors ({reason}); remove it to use the one before"
+        ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint's dictionary")
     return state

@@ -52,7 +52,9 @@ def join_world(device: str) -> Iterator[World]:
             raise ConfigError("device cuda: this machine has no usable GPU; set --device cpu")
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if local_rank >= torch.cuda.device_count():
-            raise ConfigError(f"{local_rank + 1} processes for {torch.cuda.device_count()} GPUs: lower --nproc-per-node")
+            raise ConfigError(
+                f"{local_rank + 1} processes for {torch.cuda.device_count()} GPUs: lower --nproc-per-node"
+            )
         torch.cuda.set_device(local_rank)
         device = f"cuda:{local_rank}"
     world = World(rank, size, torch.device(device))
@@ -68,9 +70,9 @@ def join_world(device: str) -> Iterator[World]:
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """Wraps `model` so that gradients are averaged over all processes; alone it stays as it is.
 
-    `find_unused_parameters` keeps the gradient buckets as they were first built. Stock DDP rebuilds them after the first
-    step, so that a resumed run would sum in another order than an uninterrupted one (seen at 3 and more processes).
-    Batch-norm statistics stay each process's own, as in the paper.
+    `find_unused_parameters` keeps the gradient buckets as they were first built. Stock DDP rebuilds them after the
+    first step, so that a resumed run would sum in another order than an uninterrupted one (seen at 3 and more
+    processes). Batch-norm statistics stay each process's own, as in the paper.
     """
     if not dist.is_initialized():
         return model
@@ -79,7 +81,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Gives every process the buffers (batch-norm statistics) of the main one, so that all evaluate the same network."""
+    """Gives every process the main one's buffers (batch-norm statistics), so that all evaluate the same network."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

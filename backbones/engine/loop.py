@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -63,8 +64,9 @@ def portion_size(options: TrainOptions, world_size: int) -> int:
     for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints", "log_every"):
         if getattr(options, name) < 1:
             raise ConfigError(f"train.{name} {getattr(options, name)}: give 1 or more")
-    if options.workers < 0:
-        raise ConfigError(f"train.workers {options.workers}: give 0 or more")
+    for name in ("evaluate_every", "workers", "clip_grad_norm"):
+        if not 0 <= getattr(options, name) < math.inf:
+            raise ConfigError(f"train.{name} {getattr(options, name)}: give 0 or more")
     size, rest = divmod(options.batch_size, options.accumulate * world_size)
     if rest:
         raise ConfigError(
@@ -88,7 +90,7 @@ def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimize
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: does not fit this run ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -122,51 +124,73 @@ def train(
     wrapped = data_parallel(model, world)
     iterator = iter(batches)
     window = _Window(options.batch_size)
-    bar = tqdm(
-        range(start_step, options.steps), initial=start_step, total=options.steps, unit="step", disable=not world.is_main,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )  # fmt: skip
     model.train()
-    for step in bar:
-        # Dropout draws from this: a function of the step, so that a resumed run draws the same.
-        torch.manual_seed(derive_seed(seed, step, world.rank))
-        rate = learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        for portion in range(options.accumulate):
-            last = portion == options.accumulate - 1
-            with nullcontext() if last or wrapped is model else wrapped.no_sync():  # type: ignore[operator]
-                with autocast(precision, world.device):
-                    loss, numbers = compute_loss(wrapped, next(iterator))
-                (loss / options.accumulate).backward()
-            window.add(loss.detach(), numbers)
-        if options.clip_grad_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
-        optimizer.step()
+    with _progress_bar(start_step, options.steps, shown=world.is_main) as bar:
+        for step in bar:
+            # Dropout draws from this: a function of the step, so that a resumed run draws the same.
+            torch.manual_seed(derive_seed(seed, step, world.rank))
+            rate = learning_rate(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            for portion in range(options.accumulate):
+                last = portion == options.accumulate - 1
+                with nullcontext() if last or wrapped is model else wrapped.no_sync():  # type: ignore[operator]
+                    with autocast(precision, world.device):
+                        loss, numbers = compute_loss(wrapped, next(iterator))
+                    (loss / options.accumulate).backward()
+                window.add(loss.detach(), numbers)
+            if options.clip_grad_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
+            optimizer.step()
 
-        done = step + 1
-        save = done % options.checkpoint_every == 0 or done == options.steps
-        if done % options.log_every == 0 or save:
-            values = window.close(done, options.accumulate) | {"lr": rate}
-            if run is not None:
-                run.log(done, "train", values)
-                bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{rate:g}", refresh=False)
-        if save:
-            if run is not None:
-                state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(run.checkpoints, done, state, options.keep_checkpoints)
-            wait_for_all()
-        if evaluate is not None and options.evaluate_every and done % options.evaluate_every == 0 and done < options.steps:
-            share_buffers(model)
-            model.eval()
-            results = evaluate()
-            model.train()
-            if run is not None:
-                run.log(done, "test", results)
-            window.start_clock()
+            done = step + 1
+            save = _is_due(done, options.checkpoint_every) or done == options.steps
+            test = evaluate is not None and _is_due(done, options.evaluate_every) and done < options.steps
+            if save or test or _is_due(done, options.log_every):
+                values = window.close(done, options.accumulate) | {"lr": rate}
+                if run is not None:
+                    run.log(done, "train", values)
+                    bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{rate:g}", refresh=False)
+            if test and evaluate is not None:
+                share_buffers(model)
+                model.eval()
+                results = evaluate()
+                model.train()
+                if run is not None:
+                    run.log(done, "test", results)
+            if save:  # after the rest of the step: a resumed run does nothing of it again
+                _check_weights(model, done)
+                if run is not None:
+                    state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    save_checkpoint(run.checkpoints, done, state, options.keep_checkpoints)
+                wait_for_all()
+            if save or test:
+                window.start_clock()
     share_buffers(model)
     model.eval()
+
+
+def _progress_bar(start: int, steps: int, *, shown: bool) -> tqdm:
+    interval = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=not shown, mininterval=interval)
+
+
+def _is_due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _check_weights(model: nn.Module, step: int) -> None:
+    """The loss is finite, but the update that follows it can still overflow."""
+    if not torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all():
+        raise _diverged(f"the weights are not finite numbers after step {step}")
+
+
+def _diverged(what: str) -> DivergedError:
+    return DivergedError(
+        f"{what}: checkpoints from before are good; try a lower --optimizer.lr, a longer --schedule.warmup_steps or "
+        "--train.clip_grad_norm 10, anew or with --resume --allow_mismatch"
+    )
 
 
 class _Window:
@@ -182,7 +206,7 @@ class _Window:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Leaves the time until now (an evaluation) out of the throughput."""
+        """Leaves the time until now (an evaluation, a checkpoint) out of the throughput."""
         self._started = time.monotonic()
 
     def add(self, loss: Tensor, numbers: dict[str, Tensor]) -> None:
@@ -196,23 +220,16 @@ class _Window:
         Raises:
             DivergedError: a loss was not a finite number in any process.
         """
-        losses = torch.stack(self._losses).double()
-        means = torch.stack([losses.mean(), *(s.double() / len(losses) for s in self._sums.values())])
-        steps = len(losses) // accumulate
-        averages = mean_over_processes(means).tolist()
-        if not all(map(_is_finite, averages)):
-            bad = (~losses.isfinite()).nonzero()
-            where = f"step {step - steps + int(bad[0]) // accumulate + 1}" if len(bad) else f"the {steps} steps before {step}"
-            raise DivergedError(
-                f"the loss is not a finite number at {where}: the last checkpoint is good; "
-                "try a lower --optimizer.lr, a longer --schedule.warmup_steps or --train.clip_grad_norm 10, with --resume or anew"
-            )
+        count = len(self._losses)
+        steps = count // accumulate
+        values = torch.stack([value.double() for value in (*self._losses, *self._sums.values())])
+        numbers = mean_over_processes(values).tolist()
+        losses, sums = numbers[:count], numbers[count:]
+        if not all(map(math.isfinite, numbers)):
+            bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), count - 1)
+            raise _diverged(f"the loss is not a finite number at step {step - steps + bad // accumulate + 1}")
         seconds = time.monotonic() - self._started
-        values = dict(zip(["loss", *self._sums], averages, strict=True))
-        values["images_per_second"] = round(steps * self._batch_size / max(seconds, 1e-9), 2)
+        averages = {"loss": sum(losses) / count} | {name: s / count for name, s in zip(self._sums, sums, strict=True)}
+        averages["images_per_second"] = round(steps * self._batch_size / max(seconds, 1e-9), 2)
         self._open()
-        return values
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0
+        return averages

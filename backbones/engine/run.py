@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +23,19 @@ from backbones.errors import RunFolderError
 
 # What may change between a run and its continuation without changing its result.
 _FREE_TO_CHANGE = (
-    "output", "resume", "overwrite", "allow_mismatch", "data.root", "train.workers", "train.checkpoint_every",
-    "train.keep_checkpoints", "train.log_every",
-)  # fmt: skip
+    "output",
+    "resume",
+    "overwrite",
+    "allow_mismatch",
+    "data.root",
+    "train.workers",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "expected",
+)
+# What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
+_OWN = ("metrics.jsonl", "weights.safetensors", "checkpoints", "events.out.tfevents.*", ".*.tmp", "run.json")
 
 
 class RunFolder:
@@ -51,7 +61,8 @@ class RunFolder:
 
     def update(self, **fields: Any) -> None:
         """Changes fields of `run.json`."""
-        self.record.update(fields, wall_clock_seconds=round(self._earlier_seconds + time.monotonic() - self._started, 1))
+        seconds = self._earlier_seconds + time.monotonic() - self._started
+        self.record.update(fields, wall_clock_seconds=round(seconds, 1))
         write_json(self.path / "run.json", self.record)
 
     def log(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -60,11 +71,12 @@ class RunFolder:
             file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self._add_scalars(step, split, values)
 
-    def forget_after(self, step: int) -> None:
-        """Drops metrics after `step`: a resumed run writes them anew."""
+    def forget_after(self, step: int, last: int) -> None:
+        """Drops what a run resumed after `step` writes anew: all later metrics, and the test after its step `last`."""
         if not self._metrics.exists():
             return
-        kept = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= step]
+        lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in lines if (_step_of(line), json.loads(line)["split"]) != (last, "test")]
         write_atomically(self._metrics, lambda path: path.write_text("".join(line + "\n" for line in kept)))
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
@@ -106,7 +118,7 @@ def open_run(
     if not output:
         raise RunFolderError("--output is missing: name a folder for the run")
     path = Path(output)
-    plain_config = json.loads(json.dumps(asdict(config) if is_dataclass(config) and not isinstance(config, type) else config))
+    plain_config = json.loads(json.dumps(asdict(config)))
     earlier = _prepare(path, resume=resume, overwrite=overwrite)
     if earlier and not allow_mismatch:
         _check_same(path, earlier, {"config": plain_config, **facts})
@@ -116,18 +128,20 @@ def open_run(
         "command": shlex.join(sys.argv),
         "config": plain_config,
         **facts,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
+        | {"python": platform.python_version()},
         "git_commit": _git_commit(),
         "hardware": _hardware(),
         "seed": plain_config.get("seed"),
         "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "results": earlier.get("results"),
+        "error": None,
     }
     run = RunFolder(path, record)
     run.update()
     try:
         yield run
-        run.update(status="finished", error=None)
+        run.update(status="finished")
     except KeyboardInterrupt:
         run.update(status="interrupted")
         raise
@@ -150,14 +164,24 @@ def _prepare(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
             if resume:
                 return _read_record(record_file)
             if not overwrite:
-                raise RunFolderError(f"{path} holds a run already: continue it with --resume or replace it with --overwrite")
-            shutil.rmtree(path)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise RunFolderError(f"{path} holds a run already: go on with --resume or replace it with --overwrite")
+            _remove_run(path)
+        elif path.exists() and (not path.is_dir() or any(entry.name != ".run.json.tmp" for entry in path.iterdir())):
             raise RunFolderError(f"{path} exists and is no run of ours: name another --output")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
     return {}
+
+
+def _remove_run(path: Path) -> None:
+    """Removes what a run wrote, and leaves alone what else lies in its folder."""
+    for pattern in _OWN:
+        for entry in path.glob(pattern):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -183,7 +207,10 @@ def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def _step_of(line: str) -> float:
@@ -195,15 +222,22 @@ def _step_of(line: str) -> float:
 
 def _git_commit() -> str | None:
     """The commit of the code that runs (not of the folder it was started in), with a + where files were changed."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+" if changes else "")
 
 
 def _hardware() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "host": platform.node()}
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "host": platform.node(),
+    }

@@ -32,12 +32,15 @@ def check_schedule(schedule: ScheduleOptions) -> None:
     """Refuses schedules that make no sense.
 
     Raises:
-        ConfigError: milestones out of order, a negative warm-up.
+        ConfigError: milestones out of order, a negative warm-up or factor.
     """
     if schedule.milestones != sorted(set(schedule.milestones)):
         raise ConfigError(f"schedule.milestones {schedule.milestones}: give rising steps")
     if schedule.warmup_steps < 0:
         raise ConfigError(f"schedule.warmup_steps {schedule.warmup_steps}: give 0 or more")
+    for name in ("factor", "warmup_factor"):
+        if not 0 <= getattr(schedule, name) < math.inf:
+            raise ConfigError(f"schedule.{name} {getattr(schedule, name)}: give a number of 0 or more")
 
 
 def learning_rate(step: int, *, base: float, steps: int, schedule: ScheduleOptions) -> float:

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeGuard
+from typing import Any
 
 from torch import nn
 
@@ -17,21 +17,32 @@ from backbones.models.vgg import CONVOLUTIONS, VGG
 
 
 @dataclass(frozen=True)
+class _Option:
+    """Which values an option may have, and that in words."""
+
+    accepts: Callable[[Any], bool]
+    values: str
+
+
+@dataclass(frozen=True)
 class _Architecture:
-    """How to build a network, and the values of its options other than `width`, which all have."""
+    """How to build a network, and its options."""
 
     build: Callable[..., StagedNetwork]
-    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    options: dict[str, _Option]
 
 
-_SHORTCUT: dict[str, tuple[str, ...]] = {"shortcut": ("A", "B", "C")}
-_STRIDE_IN: dict[str, tuple[str, ...]] = {"stride_in": ("1x1", "3x3")}
+# The upper bound keeps a hostile weights file from asking for more memory than there is.
+_WIDTH = {"width": _Option(lambda v: _is_number(v, int) and 1 <= v <= 256, "an integer from 1 to 256")}
+_SHORTCUT = {"shortcut": _Option(lambda v: v in ("A", "B", "C"), "one of A, B, C")}
+_STRIDE_IN = {"stride_in": _Option(lambda v: v in ("1x1", "3x3"), "one of 1x1, 3x3")}
+_DROPOUT = {"dropout": _Option(lambda v: _is_number(v, int, float) and 0 <= v < 1, "a number from 0 to below 1")}
 _IMAGENET = {
-    **{f"resnet{d}": _Architecture(partial(ResNet, d), _SHORTCUT) for d in BASIC_DEPTHS},
-    **{f"resnet{d}": _Architecture(partial(ResNet, d), _SHORTCUT | _STRIDE_IN) for d in BOTTLENECK_DEPTHS},
-    **{f"plain{d}": _Architecture(partial(ResNet, d, shortcut=None)) for d in BASIC_DEPTHS},
-    **{f"vgg{d}": _Architecture(partial(VGG, d)) for d in CONVOLUTIONS},
-    **{f"vgg{d}_bn": _Architecture(partial(VGG, d, batch_norm=True)) for d in CONVOLUTIONS},
+    **{f"resnet{d}": _Architecture(partial(ResNet, d), _SHORTCUT | _WIDTH) for d in BASIC_DEPTHS},
+    **{f"resnet{d}": _Architecture(partial(ResNet, d), _SHORTCUT | _STRIDE_IN | _WIDTH) for d in BOTTLENECK_DEPTHS},
+    **{f"plain{d}": _Architecture(partial(ResNet, d, shortcut=None), _WIDTH) for d in BASIC_DEPTHS},
+    **{f"vgg{d}": _Architecture(partial(VGG, d), _DROPOUT | _WIDTH) for d in CONVOLUTIONS},
+    **{f"vgg{d}_bn": _Architecture(partial(VGG, d, batch_norm=True), _DROPOUT | _WIDTH) for d in CONVOLUTIONS},
 }
 _CIFAR = [f"cifar_resnet{d}" for d in (20, 32, 44, 56, 110, 1202)] + [f"cifar_plain{d}" for d in (20, 32, 44, 56, 110)]
 
@@ -47,7 +58,8 @@ def get_model(
             the paper's data set: 1000 for ImageNet, 10 for CIFAR-10.
         norm_layer: makes every batch normalisation from its number of channels.
         options: `width` (channels of conv1; 64, CIFAR 16); residual networks have `shortcut` "A", "B" or "C" (3.3;
-            default "B", CIFAR "A"); those of 50 layers and more have `stride_in` "1x1" (the paper's) or "3x3" ("v1.5").
+            default "B", CIFAR "A"); those of 50 layers and more have `stride_in` "1x1" (the paper's) or "3x3" ("v1.5");
+            VGGs have `dropout` (after fc6 and fc7; 0.5).
 
     Returns:
         The network, in training mode: (B, 3, H, W) float pictures to (B, num_classes) logits.
@@ -57,9 +69,9 @@ def get_model(
     """
     architecture = _architecture(name)
     for option, value in options.items():
-        _check_option(name, option, value, architecture.choices)
+        _check_option(name, option, value, architecture.options)
     if num_classes is not None:
-        if not _is_integer(num_classes) or num_classes < 0:
+        if not _is_number(num_classes, int) or num_classes < 0:
             raise ConfigError(f"num_classes must be an integer of 0 or more, not {num_classes!r}")
         options["num_classes"] = num_classes
     if not callable(norm_layer):
@@ -82,20 +94,17 @@ def _architecture(name: str) -> _Architecture:
             if depth < 8 or depth % 6 != 2:
                 raise ConfigError(f"no model {name!r}: CIFAR networks have 6n+2 layers (8, 14, 20, ...), not {depth}")
             if cifar[1] == "plain":
-                return _Architecture(partial(CifarResNet, depth, shortcut=None))
-            return _Architecture(partial(CifarResNet, depth), _SHORTCUT)
+                return _Architecture(partial(CifarResNet, depth, shortcut=None), _WIDTH)
+            return _Architecture(partial(CifarResNet, depth), _SHORTCUT | _WIDTH)
     raise ConfigError(f"no model {name!r}: choose from {', '.join(list_models())}, or another CIFAR depth of 6n+2")
 
 
-def _check_option(name: str, option: str, value: object, choices: dict[str, tuple[str, ...]]) -> None:
-    if option == "width":
-        if not _is_integer(value) or value < 1:
-            raise ConfigError(f"width of {name} must be an integer of 1 or more, not {value!r}")
-    elif option not in choices:
-        raise ConfigError(f"{name} has no option {option!r}: it has {', '.join([*choices, 'width'])}")
-    elif value not in choices[option]:
-        raise ConfigError(f"{option} of {name} must be one of {', '.join(choices[option])}, not {value!r}")
+def _check_option(name: str, option: str, value: object, options: dict[str, _Option]) -> None:
+    if option not in options:
+        raise ConfigError(f"{name} has no option {option!r}: it has {', '.join(options)}")
+    if not options[option].accepts(value):
+        raise ConfigError(f"{option} of {name} must be {options[option].values}, not {value!r}")
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)

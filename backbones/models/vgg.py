@@ -18,6 +18,7 @@ class VGG(StagedNetwork):
         num_classes: 0 makes the last of `classifier` the identity: the output is fc7's features.
         batch_norm: batch normalisation after each convolution.
         width: channels of conv1; every other layer scales with it, fc6 and fc7 too (64 * width).
+        dropout: after fc6 and fc7.
         norm_layer: makes batch normalisation from the number of channels.
     """
 
@@ -30,6 +31,7 @@ class VGG(StagedNetwork):
         *,
         batch_norm: bool = False,
         width: int = 64,
+        dropout: float = 0.5,
         norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         super().__init__(num_classes=num_classes, num_features=64 * width)
@@ -49,10 +51,10 @@ class VGG(StagedNetwork):
         self.classifier = nn.Sequential(
             nn.Linear(channels * 7 * 7, self.num_features),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(self.num_features, self.num_features),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             self.last_layer(),
         )
         he_initialise(self)

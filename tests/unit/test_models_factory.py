@@ -1,6 +1,7 @@
 """Names and options as a config file may give them."""
 
 import pytest
+import torch
 from torch import nn
 
 import backbones
@@ -62,3 +63,19 @@ def test_bad_options(name: str, options: dict, words: list[str]) -> None:
         get_model(name, **options)
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+
+
+def test_vgg_drops_out_as_much_as_asked():
+    x = torch.rand(2, 3, 32, 32)
+    torch.manual_seed(0)
+    without = get_model("vgg16", 10, width=4, dropout=0)
+    assert torch.equal(without(x), without(x))
+    half = get_model("vgg16", 10, width=4)
+    assert not torch.equal(half(x), half(x))
+    assert without.state_dict().keys() == half.state_dict().keys()
+
+
+@pytest.mark.parametrize("value", [1, -0.1, "a lot", True])
+def test_dropout_outside_its_range_is_refused(value):
+    with pytest.raises(ConfigError, match="dropout of vgg16 must be"):
+        get_model("vgg16", dropout=value)

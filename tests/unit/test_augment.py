@@ -1,0 +1,139 @@
+"""What happens to pictures, against slow plain implementations and torchvision."""
+
+import numpy as np
+import pytest
+import torchvision.transforms.functional as tv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from backbones.data.augment import Flip, PadCropFlip, ScaleCropFlip, center_crop, resize_shorter, ten_crop
+from backbones.errors import DataError
+
+FLIP = Image.Transpose.FLIP_LEFT_RIGHT
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture in which any crop is found in one place only."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def crop(picture: Image.Image, left: int, top: int, size: int) -> np.ndarray:
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+def find(pixels: np.ndarray, inside: np.ndarray) -> tuple[int, int] | None:
+    """Where a crop is from: (left, top)."""
+    height, width = pixels.shape[:2]
+    for top in range(inside.shape[0] - height + 1):
+        for left in range(inside.shape[1] - width + 1):
+            if np.array_equal(inside[top : top + height, left : left + width], pixels):
+                return left, top
+    return None
+
+
+sides = st.integers(12, 40)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sides, sides, st.sampled_from([12, 15, None]))
+def test_test_crops_are_those_of_a_plain_loop(width: int, height: int, shorter: int | None) -> None:
+    size = 11
+    picture = noise(width, height)
+    scaled = resize_shorter(picture, shorter) if shorter else picture
+    right, bottom = scaled.width - size, scaled.height - size
+    places = [(0, 0), (right, 0), (0, bottom), (right, bottom), ((right + 1) // 2, (bottom + 1) // 2)]
+    expected = [crop(scaled, left, top, size) for left, top in places]
+    expected += [crop(scaled.transpose(FLIP), right - left, top, size) for left, top in places]
+    views = ten_crop(picture, size, shorter)
+    assert len(views) == 10
+    for ours, plain in zip(views, expected, strict=True):
+        assert np.array_equal(ours, plain)
+    (center,) = center_crop(picture, size, shorter)
+    assert np.array_equal(center, expected[4])
+
+
+def test_test_crops_are_torchvision_s() -> None:
+    picture = noise(30, 24)
+    views = [np.asarray(view) for view in tv.ten_crop(picture, [10, 10])]
+    assert sorted(v.tobytes() for v in ten_crop(picture, 10, None)) == sorted(v.tobytes() for v in views)
+    assert np.array_equal(center_crop(picture, 10, None)[0], np.asarray(tv.center_crop(picture, [10, 10])))
+
+
+@settings(deadline=None, max_examples=50)
+@given(sides, sides, st.integers(8, 60))
+def test_the_shorter_side_is_resized_and_the_shape_kept(width: int, height: int, shorter: int) -> None:
+    resized = resize_shorter(noise(width, height), shorter)
+    assert min(resized.size) == shorter
+    assert max(resized.size) == pytest.approx(shorter * max(width, height) / min(width, height), abs=0.51)
+    assert (resized.width > resized.height) <= (width > height)
+
+
+def test_resizing_is_antialiased() -> None:
+    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8)[None, :, None], (64, 32, 3)))
+    pixels = np.asarray(resize_shorter(stripes, 8)).astype(int)
+    assert np.abs(pixels[:, 1:-1] - 127).max() < 20
+
+
+def test_scale_crop_flip_cuts_the_rescaled_picture() -> None:
+    augment = ScaleCropFlip(10, 12, 16)
+    picture = noise(20, 26)
+    scales = {shorter: np.asarray(resize_shorter(picture, shorter)) for shorter in range(12, 17)}
+    seen, mirrored = set(), 0
+    for seed in range(150):
+        pixels = augment(picture, np.random.default_rng(seed))
+        assert pixels.shape == (10, 10, 3)
+        found = [
+            (shorter, place, flip)
+            for flip in (False, True)
+            for shorter, scaled in scales.items()
+            if (place := find(pixels[:, ::-1] if flip else pixels, scaled)) is not None
+        ]
+        assert len(found) == 1
+        seen.add(found[0][0])
+        mirrored += found[0][2]
+    assert seen == set(scales)  # both ends of the range too
+    assert 50 < mirrored < 100
+
+
+def test_pad_crop_flip_cuts_every_place_of_the_padded_picture() -> None:
+    picture = noise(8, 8)
+    padded = np.zeros((12, 12, 3), np.uint8)
+    padded[2:10, 2:10] = np.asarray(picture)
+    seen = set()
+    for seed in range(400):
+        pixels = PadCropFlip(8, 2)(picture, np.random.default_rng(seed))
+        flip = find(pixels, padded) is None
+        place = find(pixels[:, ::-1] if flip else pixels, padded)
+        assert place is not None
+        seen.add((place, flip))
+    assert len(seen) == 2 * 5 * 5
+
+
+def test_flip_is_the_picture_or_its_mirror_image() -> None:
+    picture = noise(6, 4)
+    results = [Flip()(picture, np.random.default_rng(seed)) for seed in range(100)]
+    plain = [np.array_equal(result, np.asarray(picture)) for result in results]
+    assert all(p or np.array_equal(r, np.asarray(picture.transpose(FLIP))) for p, r in zip(plain, results, strict=True))
+    assert 30 < sum(plain) < 70
+
+
+@pytest.mark.parametrize("augment", [ScaleCropFlip(8, 9, 20), PadCropFlip(8, 3), Flip()])
+def test_augmentation_is_a_function_of_its_seed(augment) -> None:
+    picture = noise(16, 16)
+    first, again = ([augment(picture, np.random.default_rng(seed)) for seed in range(20)] for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({pixels.tobytes() for pixels in first}) > 1
+
+
+def test_a_picture_smaller_than_the_crop_is_named() -> None:
+    for view in (center_crop, ten_crop):
+        with pytest.raises(DataError, match=r"20x9 .* crop of 10.*test_resize"):
+            view(noise(20, 9), 10, None)
+    with pytest.raises(DataError, match=r"8x7 .* crop of 10.*input_size"):
+        PadCropFlip(10, 1)(noise(6, 5), np.random.default_rng(0))
+
+
+def test_a_picture_like_a_thread_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(DataError, match="long and narrow"):
+        resize_shorter(noise(1, 60000), 256)

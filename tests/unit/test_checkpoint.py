@@ -1,0 +1,148 @@
+"""Checkpoints are whole or absent, and loading one runs nothing."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from backbones.engine.loop import restore
+from backbones.errors import CheckpointError
+
+
+class Trap:
+    """A pickle of this makes a file when it is loaded without care."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def state_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Any]:
+    return {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+@pytest.fixture
+def network() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """A layer whose momentum is not empty."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_what_is_saved_comes_back(tmp_path: Path, network: Any) -> None:
+    path = save_checkpoint(tmp_path / "checkpoints", 7, state_of(*network, 7), keep=2)
+    assert path.name == "step_00000007.pt"
+    assert torch.load(path, weights_only=True)["step"] == 7  # loadable by anyone, code or no code of ours
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    assert restore(tmp_path / "checkpoints", model, optimizer) == 7
+    assert torch.equal(model.weight, network[0].weight)
+    momentum = [o.state[p]["momentum_buffer"] for o, p in [(optimizer, model.weight), (network[1], network[0].weight)]]
+    assert torch.equal(*momentum)
+
+
+def test_only_the_last_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for step in (1, 2, 10, 30):
+        save_checkpoint(tmp_path, step, {"step": step}, keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "notes.txt",
+        "step_00000002.pt",
+        "step_00000010.pt",
+        "step_00000030.pt",
+    ]
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert load_checkpoint(latest)["step"] == 30
+
+
+def test_steps_count_as_numbers(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000):
+        save_checkpoint(tmp_path, step, {}, keep=2)
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_100000000.pt"
+
+
+def test_a_write_that_fails_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, lambda temporary: temporary.write_text("old"))
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+
+
+def test_the_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: order.append("fsync"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: order.append("rename") or replace(*names))
+    save_checkpoint(tmp_path, 1, {"step": 1}, keep=1)
+    assert order == ["fsync", "rename"]
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_the_last_good_one(tmp_path: Path, network: Any) -> None:
+    good = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=2)
+    (tmp_path / ".step_00000006.pt.tmp").write_bytes(good.read_bytes()[:500])
+    assert latest_checkpoint(tmp_path) == good
+    assert restore(tmp_path, *network) == 3
+
+
+def test_no_checkpoint_means_a_start_at_0(tmp_path: Path, network: Any) -> None:
+    assert latest_checkpoint(tmp_path / "nowhere") is None
+    assert restore(tmp_path, *network) == 0
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "sprung")
+    pickle.loads(pickle.dumps(trap))  # the trap works
+    trap.path.rmdir()
+    for name, write in [("zip.pt", torch.save), ("plain.pt", lambda o, p: Path(p).write_bytes(pickle.dumps(o)))]:
+        write({"step": 1, "model": trap}, tmp_path / name)
+        with pytest.raises(CheckpointError, match=name) as error:
+            load_checkpoint(tmp_path / name)
+        assert "\n" not in str(error.value)
+        assert not trap.path.exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, share: float) -> None:
+    path = save_checkpoint(tmp_path, 5, {"model": torch.zeros(1000)}, keep=1)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match="step_00000005.pt") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="none.pt: no such file"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [1, 2],
+        {"model": {}},
+        {"step": 3, "model": {"weight": torch.zeros(5)}, "optimizer": {}},
+        {"step": 3, "model": None, "optimizer": None},
+        {"step": "x", "model": torch.nn.Linear(3, 2).state_dict(), "optimizer": None},
+        {"step": 3, "model": torch.nn.Linear(3, 2).state_dict(), "optimizer": 3},
+        {"step": 3, "model": torch.nn.Linear(3, 2).state_dict(), "optimizer": {"state": {}, "param_groups": []}},
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, network: Any, state: Any) -> None:
+    save_checkpoint(tmp_path, 3, state, keep=1)
+    with pytest.raises(CheckpointError, match="step_00000003.pt"):
+        restore(tmp_path, *network)

@@ -1,0 +1,135 @@
+"""The training order: the same whatever the number of processes, the portions, and the step it starts from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backbones.data.loader import testing_batches as batches_for_tests
+from backbones.data.loader import training_batches
+from backbones.data.sampler import SampleKey, StepSampler
+
+
+@dataclass(frozen=True)
+class Order:
+    """A training order; the batch can be dealt to 1, 2 and 4 processes in 1 or 2 portions."""
+
+    size: int
+    batch_size: int
+    steps: int
+    seed: int
+
+    def sampler(self, *, rank: int = 0, world_size: int = 1, accumulate: int = 1, start_step: int = 0) -> StepSampler:
+        return StepSampler(
+            self.size,
+            batch_size=self.batch_size,
+            accumulate=accumulate,
+            start_step=start_step,
+            steps=self.steps,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def global_batches(self, world_size: int, accumulate: int, start_step: int = 0) -> list[list[SampleKey]]:
+        """What all processes together read in each step, portion by portion."""
+        read = [
+            list(self.sampler(rank=rank, world_size=world_size, accumulate=accumulate, start_step=start_step))
+            for rank in range(world_size)
+        ]
+        steps = range(self.steps - start_step)
+        turns = range(accumulate)
+        return [
+            [key for turn in turns for rank in range(world_size) for key in read[rank][step * accumulate + turn]]
+            for step in steps
+        ]
+
+
+orders = st.builds(
+    Order,
+    size=st.integers(1, 50),
+    batch_size=st.integers(1, 3).map(lambda n: 8 * n),
+    steps=st.integers(1, 8),
+    seed=st.integers(0, 2**40),
+)
+
+
+@settings(deadline=None)
+@given(orders, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]))
+def test_any_number_of_processes_and_portions_reads_the_same_batches(order: Order, world: int, accumulate: int) -> None:
+    assert order.global_batches(world, accumulate) == order.global_batches(1, 1)
+
+
+@settings(deadline=None)
+@given(orders)
+def test_every_picture_comes_once_in_an_epoch(order: Order) -> None:
+    stream = [key.index for batch in order.global_batches(2, 2) for key in batch]
+    assert len(stream) == order.batch_size * order.steps
+    for start in range(0, len(stream), order.size):
+        epoch = stream[start : start + order.size]
+        assert len(set(epoch)) == len(epoch)
+        assert set(epoch) <= set(range(order.size))
+
+
+@settings(deadline=None)
+@given(orders, st.integers(0, 8), st.sampled_from([1, 2, 4]))
+def test_a_resumed_sampler_goes_on_where_it_stopped(order: Order, stop: int, world: int) -> None:
+    stop = min(stop, order.steps)
+    whole = order.global_batches(world, 2)
+    assert order.global_batches(world, 2, start_step=stop) == whole[stop:]
+    assert len(order.sampler(start_step=stop, accumulate=2)) == 2 * (order.steps - stop)
+
+
+@settings(deadline=None)
+@given(orders)
+def test_a_sample_s_seed_is_a_function_of_run_seed_epoch_and_index(order: Order) -> None:
+    # The same pictures dealt by batches of another size meet the same seeds.
+    other = Order(order.size, 8, order.steps * order.batch_size // 8, order.seed)
+    keys = [key for batch in order.global_batches(1, 1) for key in batch]
+    assert keys == [key for batch in other.global_batches(4, 1) for key in batch]
+    assert len({key.seed for key in keys}) == len(keys)  # each epoch has its own
+
+
+def test_epochs_and_seeds_have_their_own_orders() -> None:
+    def order(seed: int) -> list[int]:
+        return [key.index for batch in Order(64, 64, 3, seed).sampler() for key in batch]
+
+    first, again, other = order(1), order(1), order(2)
+    assert first == again
+    assert first != other
+    epochs = [first[i : i + 64] for i in (0, 64, 128)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list(range(64)) not in epochs
+
+
+def test_order_and_seeds_leave_the_global_generator_alone() -> None:
+    """Else dropout would draw something else after a resume."""
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    batches = training_batches(
+        lambda key: key.index, Order(9, 8, 2, 0).sampler(), workers=0, collate=list, pin_memory=False
+    )
+    assert len(list(batches)) == 2
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_workers_change_nothing() -> None:
+    def load(key: SampleKey) -> tuple[int, float]:
+        return key.index, float(np.random.default_rng(key.seed).random())
+
+    sampler = Order(11, 8, 4, 3).sampler(accumulate=2)
+    alone, helped = (
+        list(training_batches(load, sampler, workers=workers, collate=list, pin_memory=False)) for workers in (0, 2)
+    )
+    assert alone == helped
+    assert len(alone) == 8
+
+
+@settings(deadline=None)
+@given(st.integers(0, 30), st.integers(1, 7))
+def test_testing_takes_each_picture_once_and_in_order(count: int, batch_size: int) -> None:
+    batches = list(batches_for_tests(int, range(count), batch_size=batch_size, workers=0, collate=list))
+    assert [index for batch in batches for index in batch] == list(range(count))

@@ -1,0 +1,172 @@
+"""Weights files: enough to rebuild the network, and nothing that can hurt."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from backbones.errors import CheckpointError
+from backbones.models import get_model
+from backbones.weights import WeightsMetadata, find_weights, load_classifier, load_weights, save_weights
+
+
+def metadata(architecture: str = "cifar_plain8", options: dict[str, Any] | None = None, **changes: Any) -> WeightsMetadata:
+    values: dict[str, Any] = {
+        "task": "classification",
+        "architecture": architecture,
+        "options": options or {},
+        "classes": ["a", "b", "ç"],
+        "mean": [1.5, 2.5, 3.5],
+        "std": [1.0, 2.0, 3.0],
+        "input_size": 32,
+        "test_resize": 36,
+    }
+    return WeightsMetadata(**values | changes)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A small network's weights."""
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, get_model("cifar_plain8", 3).state_dict(), metadata())
+    return path
+
+
+def change_metadata(path: Path, **changes: Any) -> None:
+    """Writes a weights file anew, with other texts in its metadata (None removes one)."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as opened:
+        texts = opened.metadata() | changes
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    save_file(tensors, path, {key: text for key, text in texts.items() if text is not None})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("resnet18", {"width": 4}),
+        ("resnet50", {"width": 4, "shortcut": "C", "stride_in": "3x3"}),
+        ("plain18", {"width": 4}),
+        ("vgg16_bn", {"width": 2}),
+        ("cifar_resnet14", {"shortcut": "A"}),
+    ],
+)
+def test_a_file_rebuilds_its_network_with_no_config(tmp_path: Path, architecture: str, options: dict) -> None:
+    torch.manual_seed(1)
+    network = get_model(architecture, 3, **options)
+    network(torch.randn(4, 3, 64, 64))  # batch-norm statistics other than new ones
+    network.eval()
+    wanted = metadata(architecture, options, mean=torch.rand(3, 2, 2).double().tolist())
+    save_weights(tmp_path / "weights.safetensors", network.state_dict(), wanted)
+    for path in (tmp_path, tmp_path / "weights.safetensors"):  # a run folder, or the file
+        rebuilt, found = load_classifier(path)
+        assert found == wanted
+        assert not rebuilt.training
+        picture = torch.randn(2, 3, 64, 64)
+        assert torch.equal(rebuilt(picture), network(picture))
+    assert rebuilt.state_dict().keys() == network.state_dict().keys()
+    assert all(parameter.requires_grad for parameter in rebuilt.parameters())
+
+
+def test_channels_last_and_shared_layouts_are_saved(tmp_path: Path) -> None:
+    network = get_model("resnet18", 3, width=4).to(memory_format=torch.channels_last)
+    save_weights(tmp_path / "w", network.state_dict(), metadata("resnet18", {"width": 4}))
+    state, _ = load_weights(tmp_path / "w")
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere: no such file"):
+        find_weights(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no run folder"):
+        find_weights(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has not finished"):
+        find_weights(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_named(file: Path, share: float) -> None:
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: not a readable"):
+        load_weights(file)
+
+
+class Trap:
+    """A pickle of this makes a folder when it is loaded without care."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_refused_and_not_run(file: Path, tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "sprung")
+    for write in (lambda: torch.save(trap, file), lambda: file.write_bytes(pickle.dumps(trap))):
+        write()
+        with pytest.raises(CheckpointError, match=r"weights\.safetensors: not a readable"):
+            load_weights(file)
+    assert not trap.path.exists()
+
+
+def test_a_foreign_safetensors_file_is_refused(file: Path) -> None:
+    save_file({"x": torch.zeros(1)}, file)
+    with pytest.raises(CheckpointError, match="no metadata of this project"):
+        load_weights(file)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": None},
+        {"classes": "{broken"},
+        {"classes": "3"},
+        {"classes": "[" * 100_000},
+        {"options": "[]"},
+        {"mean": '["a", "b", "c"]'},
+        {"mean": "[1, 2]"},
+        {"mean": "[[1], [2, 3], 4]"},
+        {"std": "[1, 0, 1]"},
+        {"std": "[null, 1, 1]"},
+        {"input_size": '"big"'},
+        {"architecture": '"resnet9"'},
+        {"architecture": '"resnet18"'},
+        {"options": '{"width": 1000000}'},
+        {"options": '{"shortcut": "D"}'},
+        {"options": '{"num_classes": 5}'},
+        {"options": '{"name": "vgg16"}'},
+        {"options": '{"norm_layer": 5}'},
+        {"classes": '["a", "b"]'},
+        {"task": '"detection"'},
+    ],
+)
+def test_metadata_without_sense_are_refused(file: Path, changes: dict[str, str | None]) -> None:
+    change_metadata(file, **changes)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: ") as error:
+        load_classifier(file)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 900
+
+
+def test_weights_of_another_architecture_name_the_first_tensor_that_does_not_fit(file: Path) -> None:
+    cases = {
+        "resnet18": "lacks bn1.weight",
+        "cifar_plain14": r"lacks layer1.1.conv1.weight|lacks layer1.2",
+    }
+    change_metadata(file, architecture=json.dumps("cifar_plain14"))
+    with pytest.raises(CheckpointError, match=cases["cifar_plain14"]):
+        load_classifier(file)
+    change_metadata(file, architecture=json.dumps("cifar_plain8"), options=json.dumps({"width": 8}))
+    with pytest.raises(CheckpointError, match=r"conv1.weight has shape \(16, 3, 3, 3\), this network's has \(8, 3, 3, 3\)"):
+        load_classifier(file)
+    save_weights(file, get_model("cifar_plain14", 3).state_dict(), metadata())
+    with pytest.raises(CheckpointError, match=r"holds layer1\.1"):
+        load_classifier(file)
