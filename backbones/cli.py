@@ -12,7 +12,7 @@ from dataclasses import MISSING
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser
+from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
 from backbones.errors import ConfigError, UserError
 
@@ -68,10 +68,14 @@ class _ConfigFile(ActionConfigFile):
     """A config file that is named where something in it is wrong."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        groups = [key for key, value in vars(cfg).items() if isinstance(value, Namespace)]
         try:
             super().__call__(parser, cfg, values, option_string)
         except (ArgumentError, TypeError, ValueError) as error:
             raise ConfigError(f"--config {values}: {error}") from error
+        for key in groups:
+            if not isinstance(cfg[key], Namespace):
+                raise ConfigError(f"--config {values}: {key} is a group of options, not {cfg[key]!r}")
 
 
 def _parser(parameters: Callable[..., Any], positional: str | None, takes_config: bool) -> ArgumentParser:

@@ -52,7 +52,21 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: WeightsMetadata
     """Writes a weights file, whole or not at all."""
     texts = {"format": _FORMAT} | {name: json.dumps(value) for name, value in asdict(metadata).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, texts))
+    write_atomically(path, lambda temporary: _write(temporary, tensors, texts))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
+    """`save_file`, and then its metadata, which come in random order, sorted: equal weights make equal files."""
+    save_file(tensors, path, texts)
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":")).encode().ljust(size)
+        if len(text) != size:
+            raise ValueError(f"the header of {path} changed its length")
+        file.seek(8)
+        file.write(text)
 
 
 def find_weights(path: str | Path) -> Path:

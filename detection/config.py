@@ -7,6 +7,7 @@ from backbones.config import Expected, OptimizerConfig
 from backbones.engine.acceleration import Precision
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
+from backbones.errors import ConfigError
 from detection.models.roi_heads import RoIOptions
 from detection.models.rpn import RPNOptions
 
@@ -76,8 +77,8 @@ class AnchorConfig:
 class DetectorConfig:
     """Trains Faster R-CNN on a pretrained network, tests it, and leaves a run folder.
 
-    Under torchrun the same command trains on many GPUs. Example:
-    python tools/train_detector.py --config configs/voc/resnet101.yaml --backbone.weights runs/resnet101 --data.root VOCdevkit --output runs/voc
+    Under torchrun the same command trains on many GPUs. Example: python tools/train_detector.py
+    --config configs/voc/resnet101.yaml --backbone.weights runs/resnet101 --data.root VOCdevkit --output runs/voc
 
     Args:
         backbone: the network.
@@ -116,3 +117,16 @@ class DetectorConfig:
     resume: bool = False
     overwrite: bool = False
     allow_mismatch: bool = False
+
+
+def check_data(data: DetectionData) -> None:
+    """Refuses sizes that make no sense.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    for name in ("shorter_side", "train_size", "test_size"):
+        if getattr(data, name) < 1:
+            raise ConfigError(f"data.{name} {getattr(data, name)}: give 1 or more")
+    if data.longest_side < data.shorter_side:
+        raise ConfigError(f"data.longest_side {data.longest_side}: give data.shorter_side {data.shorter_side} or more")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 from tqdm import tqdm
 
 from backbones.analysis.complexity import complexity
@@ -52,8 +53,8 @@ class Job:
 def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> None:
     """Shows the whole chain on built-in pictures, on a CPU, in about five minutes.
 
-    Pretrains a small VGG and a small ResNet, trains Faster R-CNN on both and on the ResNet with new weights, and compares
-    them on unseen pictures. Leaves summary.json, table.md, detections.png and all run folders.
+    Pretrains a small VGG and a small ResNet, trains Faster R-CNN on both and on the ResNet with new weights, and
+    compares them on unseen pictures. Leaves summary.json, table.md, detections.png and all run folders.
 
     Args:
         output: the folder to write.
@@ -63,6 +64,8 @@ def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> N
     folder = Path(output)
     if not CONFIGS.is_dir():
         raise UserError(f"{CONFIGS}: no such folder: the demo runs from a checkout of the project")
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder} is no folder: name another --output")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise RunFolderError(f"{folder} is not empty: replace the demo there with --overwrite or name another --output")
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +84,8 @@ def _jobs(folder: Path, scale: float) -> list[Job]:
     """In the order of their urgency: on two cores all end at about the same time."""
 
     def job(module: str, config: str, name: str, *options: str, after: str | None = None) -> Job:
-        arguments = ["-m", module, "--config", str(CONFIGS / f"{config}.yaml"), "--output", str(folder / name), "--overwrite"]
-        return Job(name, [*arguments, *options], after)
+        paths = ["--config", str(CONFIGS / f"{config}.yaml"), "--output", str(folder / name)]
+        return Job(name, ["-m", module, *paths, "--overwrite", *options], after)
 
     def detector(kind: str) -> Job:
         weights = ("--backbone.weights", str(folder / f"classify_{kind}"))
@@ -120,14 +123,12 @@ def run_jobs(jobs: list[Job], folder: Path, *, at_once: int | None = None) -> No
                 if (code := job.process.poll()) is not None:
                     job.done = True
                     if code:
-                        raise UserError(f"{job.name} failed: {_last_line(folder / f'{job.name}.log')} (all of it in {folder}/{job.name}.log)")
+                        log = folder / f"{job.name}.log"
+                        raise UserError(f"{job.name} failed: {_last_line(log)} (all of it in {log})")
             finished = {job.name for job in jobs if job.done}
             ready = [job for job in jobs if job.process is None and (job.after is None or job.after in finished)]
             for job in ready[: at_once - sum(not job.done for job in running)]:
-                with (folder / f"{job.name}.log").open("w") as log:
-                    job.process = subprocess.Popen(
-                        [sys.executable, *job.arguments], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-                    )
+                _start(job, folder / f"{job.name}.log", environment)
             bar.set_postfix_str(", ".join(job.name for job in jobs if job.process and not job.done), refresh=False)
             bar.update(sum(_progress(folder, job) for job in jobs) - bar.n)
             time.sleep(0.3)
@@ -136,6 +137,17 @@ def run_jobs(jobs: list[Job], folder: Path, *, at_once: int | None = None) -> No
         for job in jobs:
             if job.process is not None and job.process.poll() is None:
                 job.process.terminate()
+
+
+def _start(job: Job, log: Path, environment: dict[str, str]) -> None:
+    with log.open("w") as file:
+        job.process = subprocess.Popen(
+            [sys.executable, *job.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
 
 
 def _steps(job: Job) -> int:
@@ -151,7 +163,8 @@ def _progress(folder: Path, job: Job) -> int:
     metrics = folder / job.name / "metrics.jsonl"
     if job.process is None or not metrics.exists():
         return 0
-    return max((int(json.loads(line)["step"]) for line in metrics.read_text().splitlines() if line.endswith("}")), default=0)
+    lines = metrics.read_text().splitlines()
+    return max((int(json.loads(line)["step"]) for line in lines if line.endswith("}")), default=0)
 
 
 def _last_line(log: Path) -> str:
@@ -185,20 +198,19 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     header = ["backbone", "weights", "parameters", "multiply-adds", "top-1 error %", "AP %", "AP50 %", "VOC07 mAP %"]
     cells = [header]
     for row in rows:
+        weights = "pretrained" if row["pretrained"] else "random"
         numbers = [row[key] for key in ("top1_error", "AP", "AP50", "voc07_mAP")]
-        cells.append(
-            [
-                row["backbone"], "pretrained" if row["pretrained"] else "random", f"{row['parameters']:,}",
-                f"{row['multiply_adds'] / 1e6:.1f} M", *("-" if n is None else f"{n:.1f}" for n in numbers),
-            ]
-        )  # fmt: skip
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))) + " |"
-        for line in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 2) if i < 2 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+        texts = ["-" if number is None else f"{number:.1f}" for number in numbers]
+        millions = f"{row['multiply_adds'] / 1e6:.1f} M"
+        cells.append([row["backbone"], weights, f"{row['parameters']:,}", millions, *texts])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for line in cells:
+        words = [cell.ljust(w) for cell, w in zip(line[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(w) for cell, w in zip(line[2:], widths[2:], strict=True)]
+        lines.append(f"| {' | '.join([*words, *numbers])} |")
+    rule = ["-" * (w + 2) for w in widths[:2]] + ["-" * (w + 1) + ":" for w in widths[2:]]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
 def draw_comparison(folder: Path, count: int = 6) -> Image.Image:
@@ -211,7 +223,8 @@ def draw_comparison(folder: Path, count: int = 6) -> Image.Image:
     page.paste(sheet, (0, header))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
     for place, title in enumerate(columns):
-        draw.text(((place + 0.5) * sheet.width / len(columns), header / 2 + 2), title, fill="black", font=font, anchor="mm")
+        middle = ((place + 0.5) * sheet.width / len(columns), header / 2 + 2)
+        draw.text(middle, title, fill="black", font=font, anchor="mm")
     return page
 
 
@@ -227,8 +240,15 @@ def _columns(folder: Path, count: int, world: World) -> Iterator[tuple[str, list
         if place == 0:
             objects = [unseen.target(index) for index in range(count)]
             truth = [Detections(o.boxes, torch.ones(len(o.labels)), o.labels) for o in objects]
-            yield "ground truth", [draw_detections(*p, metadata.classes, enlarge=2) for p in zip(images, truth, strict=True)]
-        yield title, [draw_detections(*pair, metadata.classes, enlarge=2) for pair in zip(images, found, strict=True)]
+            yield "ground truth", _drawn(images, truth, metadata.classes, scores=False)
+        yield title, _drawn(images, found, metadata.classes)
+
+
+def _drawn(
+    images: list[Tensor], objects: list[Detections], classes: list[str], scores: bool = True
+) -> list[Image.Image]:
+    pairs = zip(images, objects, strict=True)
+    return [draw_detections(image, found, classes, enlarge=2, scores=scores) for image, found in pairs]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
 from backbones.engine.run import write_json
-from backbones.errors import DataError
+from backbones.errors import DataError, RunFolderError
 from detection.data.pictures import read_image
 from detection.data.samples import resize_scale, scale_image
 from detection.drawing import draw_detections
@@ -27,11 +27,12 @@ def detect(
     output: str,
     min_score: float = 0.5,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    overwrite: bool = False,
 ) -> None:
     """Finds objects in pictures: writes each picture with boxes, and detections.json with all of them.
 
-    A picture that can't be read is named and left out; the others are done, and the command ends with an error. Example:
-    python tools/detect.py --model runs/voc --images street.jpg photos/ --output found
+    A picture that can't be read is named and left out; the others are done, and the command ends with an error.
+    Example: python tools/detect.py --model runs/voc --images street.jpg photos/ --output found
 
     Args:
         model: a run folder or weights.safetensors file of a detector.
@@ -39,13 +40,18 @@ def detect(
         output: the folder for pictures and detections.json.
         min_score: boxes below this score are not drawn (detections.json has all).
         device: auto takes a GPU where there is one.
+        overwrite: replace results that the folder holds.
     """
     paths = list(_picture_files(images))
+    folder = Path(output)
+    _check_output(folder, paths, overwrite)
     with join_world(device) as world:
         detector, metadata = load_detector(model)
         detector.to(world.device)
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
         records: list[dict[str, Any]] = []
         unread: list[str] = []
         names: set[str] = set()
@@ -83,6 +89,13 @@ def _picture_files(images: Sequence[str]) -> Iterator[Path]:
             yield path
         else:
             raise DataError(f"{path}: no such file or folder")
+
+
+def _check_output(folder: Path, pictures: Sequence[Path], overwrite: bool) -> None:
+    if (folder / "detections.json").exists() and not overwrite:
+        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    if any(path.resolve().parent == folder.resolve() for path in pictures):
+        raise RunFolderError(f"{folder} holds pictures that are read: name another --output for those with boxes")
 
 
 def _free_name(path: Path, taken: set[str]) -> str:

@@ -14,11 +14,18 @@ _COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#
 
 
 def draw_detections(
-    image: Tensor, detections: Detections, class_names: Sequence[str], *, min_score: float = 0.5, enlarge: int = 1
+    image: Tensor,
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    min_score: float = 0.5,
+    enlarge: int = 1,
+    scores: bool = True,
 ) -> Image.Image:
     """The picture (3, H, W) uint8 with a box, class and score for each detection of at least `min_score`, best on top.
 
     Args:
+        scores: write them too (the ground truth has none).
         enlarge: draw on a copy this many times as large (for small pictures).
     """
     picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
@@ -33,7 +40,7 @@ def draw_detections(
         colour = _COLOURS[(label - 1) % len(_COLOURS)]
         x1, y1, x2, y2 = (float(v) * enlarge for v in detections.boxes[i])
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        text = f"{class_names[label - 1]} {float(detections.scores[i]):.2f}"
+        text = class_names[label - 1] + (f" {float(detections.scores[i]):.2f}" if scores else "")
         left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
         x, y = min(x1, max(0, picture.width - (right - left) - 4)), max(0, y1 - (bottom - top) - 4)
         draw.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colour)

@@ -1,14 +1,14 @@
-"""Testing a detector: VOC's and COCO's metrics, and result files in their official forms. Also the command `evaluate_detector`."""
+"""Testing a detector: VOC's and COCO's metrics, official result files. Also the command `evaluate_detector`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
-from backbones.engine.acceleration import Precision, set_determinism
+from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
 from backbones.engine.run import write_json
-from backbones.errors import CheckpointError, DataError, RunFolderError
+from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
@@ -25,7 +25,7 @@ def evaluate_detector(
     output: str | None = None,
     metric: list[Metric] = ["coco", "voc07", "voc12"],  # noqa: B006 (jsonargparse reads the default)
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Precision = "fp32",
+    precision: Literal["fp32", "bf16"] = "fp32",
     workers: int = 4,
     overwrite: bool = False,
 ) -> None:
@@ -46,19 +46,32 @@ def evaluate_detector(
     """
     if len(model) != 1:
         raise CheckpointError(f"--model {' '.join(model)}: give one detector; ensembles are not supported yet")
-    if output and (Path(output) / "results.json").exists() and not overwrite:
-        raise RunFolderError(f"{output} holds results already: replace them with --overwrite or name another folder")
+    if workers < 0:
+        raise ConfigError(f"workers {workers}: give 0 or more")
+    if output:
+        _make_folder(Path(output), overwrite)
     with join_world(device) as world:
         set_determinism(False)
         detector, metadata = load_detector(model[0])
         shorter, longest = metadata.detector["shorter_side"], metadata.detector["longest_side"]
         dataset = read_split(
-            data.name, data.root, data.test_split, metadata.classes, bad_boxes=data.bad_boxes, drawn_size=shorter,
+            data.name,
+            data.root,
+            data.test_split,
+            metadata.classes,
+            bad_boxes=data.bad_boxes,
+            drawn_size=shorter,
             drawn_count=data.test_size,
-        )  # fmt: skip
+        )
         _check_ids(dataset, metadata, data)
         detections = detect_in_dataset(
-            detector.to(world.device), dataset, shorter=shorter, longest=longest, world=world, precision=precision, workers=workers
+            detector.to(world.device),
+            dataset,
+            shorter=shorter,
+            longest=longest,
+            world=world,
+            precision=precision,
+            workers=workers,
         )
         if not world.is_main:
             return
@@ -67,16 +80,30 @@ def evaluate_detector(
         print(format_results(results))
         if output:
             folder = Path(output)
-            folder.mkdir(parents=True, exist_ok=True)
             write_coco_results(folder / "detections.json", dataset.annotations, detections)
-            write_voc_results(folder, data.test_split.replace("/", "_"), dataset.annotations, detections)
+            write_voc_results(folder, _split_name(data.test_split), dataset.annotations, detections)
             write_json(folder / "results.json", results)
             print(f"written to {folder}")
 
 
+def _make_folder(folder: Path, overwrite: bool) -> None:
+    """Makes the folder before the long work, not after it."""
+    if (folder / "results.json").exists() and not overwrite:
+        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
+
+
+def _split_name(split: str) -> str:
+    """How VOC's files of results name a split: without its year."""
+    return "+".join(part.strip().rpartition("/")[2] for part in split.split("+"))
+
+
 def _check_ids(dataset: DetectionDataset, metadata: WeightsMetadata, data: DetectionData) -> None:
     if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
-        raise DataError(f"{data.root}: its category ids are not those that the detector was trained with, though the names are")
+        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

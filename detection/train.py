@@ -12,9 +12,10 @@ from backbones.data.sampler import SampleKey
 from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import join_world
 from backbones.errors import CheckpointError, ConfigError
+from backbones.models import get_model
 from backbones.training import fit, prepare
-from backbones.weights import WeightsMetadata, load_weights
-from detection.config import DetectorConfig
+from backbones.weights import WeightsMetadata, load_classifier
+from detection.config import BackboneConfig, DetectorConfig, check_data
 from detection.data.annotations import DetectionDataset
 from detection.data.readers import fingerprint, read_split
 from detection.data.samples import make_sample
@@ -37,16 +38,26 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
     with join_world(config.device) as world:
         prepare(config, world)
         data = config.data
+        check_data(data)
+        if config.deterministic and world.device.type == "cuda" and config.roi.pooling == "roi_pool":
+            raise ConfigError("deterministic: RoI pooling can't be so on a GPU; set --roi.pooling roi_align")
         backbone, state = _backbone(config)
         train_set = _read(config, data.train_split, data.train_size, None)
         classes = train_set.annotations.class_names
         test_set = _read(config, data.test_split, data.test_size, classes)
         metadata = detector_metadata(
-            backbone, classes, train_set.annotations.category_ids, norm=config.backbone.norm,
-            freeze_stages=config.backbone.freeze_stages, anchor_scales=config.anchors.scales,
-            anchor_ratios=config.anchors.ratios, rpn=config.rpn, roi=config.roi,
-            shorter_side=data.shorter_side, longest_side=data.longest_side,
-        )  # fmt: skip
+            backbone,
+            classes,
+            train_set.annotations.category_ids,
+            norm=config.backbone.norm,
+            freeze_stages=config.backbone.freeze_stages,
+            anchor_scales=config.anchors.scales,
+            anchor_ratios=config.anchors.ratios,
+            rpn=config.rpn,
+            roi=config.roi,
+            shorter_side=data.shorter_side,
+            longest_side=data.longest_side,
+        )
         detector = get_detector(**detector_arguments(metadata))
         if state is not None:
             detector.load_backbone(state)
@@ -54,23 +65,41 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
 
         def load(key: SampleKey) -> Sample:
             return make_sample(
-                train_set, key.index, shorter=data.shorter_side, longest=data.longest_side, flip=data.flip, seed=key.seed
+                train_set,
+                key.index,
+                shorter=data.shorter_side,
+                longest=data.longest_side,
+                flip=data.flip,
+                seed=key.seed,
             )
 
         def test() -> dict[str, Any]:
             detections = detect_in_dataset(
-                detector, test_set, shorter=data.shorter_side, longest=data.longest_side, world=world,
-                precision=config.precision, workers=config.train.workers,
-            )  # fmt: skip
+                detector,
+                test_set,
+                shorter=data.shorter_side,
+                longest=data.longest_side,
+                world=world,
+                precision=config.precision,
+                workers=config.train.workers,
+            )
             return evaluate_detections(test_set.annotations, detections, ["coco", "voc07", "voc12"])
 
         return fit(
-            config, world, detector,
-            description=_describe(config, metadata, detector, train_set, test_set), samples=len(train_set),
-            fingerprint=fingerprint(train_set), load=load, collate=list, compute_loss=detection_loss, test=test,
-            curve_values=_curve_values, save=lambda path: save_detector(path, detector, metadata),
+            config,
+            world,
+            detector,
+            description=_describe(config, metadata, detector, train_set, test_set),
+            samples=len(train_set),
+            fingerprint=fingerprint(train_set),
+            load=load,
+            collate=list,
+            compute_loss=detection_loss,
+            test=test,
+            curve_values=_curve_values,
+            save=lambda path: save_detector(path, detector, metadata),
             format_results=format_results,
-        )  # fmt: skip
+        )
 
 
 def detection_loss(model: nn.Module, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -85,47 +114,77 @@ def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor
     """What the network under the detector is, and its weights."""
     wanted = config.backbone
     if wanted.weights:
-        state, metadata = load_weights(wanted.weights)
-        if metadata.task != "classification":
-            raise CheckpointError(f"{wanted.weights}: holds a {metadata.task} network; backbone.weights takes a classifier")
-        if wanted.name not in (None, metadata.architecture):
-            raise CheckpointError(f"{wanted.weights}: holds a {metadata.architecture}, the config asks for backbone.name {wanted.name}")
-        for key, value in wanted.options.items():
-            if metadata.options.get(key, value) != value:
-                raise CheckpointError(
-                    f"{wanted.weights}: its network has {key} {metadata.options[key]}, the config backbone.options.{key} {value}"
-                )
-        return metadata, state
+        network, metadata = load_classifier(wanted.weights)
+        _check_same_network(wanted, network, metadata)
+        return metadata, network.state_dict()
     if wanted.name is None:
-        raise ConfigError("backbone.weights is missing: name a run of pretrain.py, or a network by backbone.name to start from nothing")
+        raise ConfigError(
+            "backbone.weights is missing: name a run of pretrain.py; or start from nothing, with backbone.name"
+        )
     has_batch_norm = wanted.name not in ("vgg16", "vgg19")
     if (wanted.norm == "frozen" and has_batch_norm) or wanted.freeze_stages:
         raise ConfigError(
             "backbone.weights is missing: a network with new weights can't be frozen; "
             "name weights, or set --backbone.norm batch --backbone.freeze_stages []"
         )
-    return WeightsMetadata(
-        task="classification", architecture=wanted.name, options=dict(wanted.options), classes=[],
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=config.data.shorter_side,
-    ), None  # fmt: skip
+    metadata = WeightsMetadata(
+        task="classification",
+        architecture=wanted.name,
+        options=dict(wanted.options),
+        classes=[],
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        input_size=config.data.shorter_side,
+    )
+    return metadata, None
+
+
+def _check_same_network(wanted: BackboneConfig, network: nn.Module, metadata: WeightsMetadata) -> None:
+    """Refuses weights of another network than the config's name and options say."""
+    if wanted.name not in (None, metadata.architecture):
+        raise CheckpointError(
+            f"{wanted.weights}: holds a {metadata.architecture}, the config asks for backbone.name {wanted.name}"
+        )
+    if metadata.color_order != "RGB":
+        raise CheckpointError(f"{wanted.weights}: expects {metadata.color_order} pictures; detectors are fed RGB only")
+    for key, value in wanted.options.items():
+        with torch.device("meta"):
+            asked = get_model(metadata.architecture, len(metadata.classes), **metadata.options | {key: value})
+        if repr(asked) != repr(network):  # which tells all that options change, defaults too
+            raise CheckpointError(
+                f"{wanted.weights}: its network's options are {metadata.options}, "
+                f"the config asks for backbone.options.{key} {value}"
+            )
 
 
 def _read(config: DetectorConfig, split: str, drawn: int, class_names: list[str] | None) -> DetectionDataset:
     data = config.data
     return read_split(
-        data.name, data.root, split, class_names, bad_boxes=data.bad_boxes, drawn_size=data.shorter_side, drawn_count=drawn
+        data.name,
+        data.root,
+        split,
+        class_names,
+        bad_boxes=data.bad_boxes,
+        drawn_size=data.shorter_side,
+        drawn_count=drawn,
     )
 
 
 def _describe(
-    config: DetectorConfig, metadata: WeightsMetadata, detector: FasterRCNN, train_set: DetectionDataset, test_set: DetectionDataset
+    config: DetectorConfig,
+    metadata: WeightsMetadata,
+    detector: FasterRCNN,
+    train_set: DetectionDataset,
+    test_set: DetectionDataset,
 ) -> str:
     origin = config.backbone.weights or "new weights"
-    repairs = f"; {train_set.repaired} boxes clipped, {train_set.dropped} dropped" if train_set.repaired + train_set.dropped else ""
-    return (
-        f"Faster R-CNN on {metadata.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} training and "
-        f"{len(test_set):,} test pictures of {len(metadata.classes)} classes{repairs}\n{describe_parameters(detector)}"
-    )
+    lines = [
+        f"Faster R-CNN on {metadata.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} "
+        f"training and {len(test_set):,} test pictures of {len(metadata.classes)} classes"
+    ]
+    if train_set.repaired or train_set.dropped:
+        lines.append(f"bad boxes: {train_set.repaired} clipped, {train_set.dropped} dropped")
+    return "\n".join([*lines, describe_parameters(detector)])
 
 
 def _curve_values(results: dict[str, Any]) -> dict[str, float]:

@@ -81,6 +81,8 @@ def _with_plain_errors(loader: DataLoader) -> Iterator[Any]:
     """A worker's error comes with its whole traceback as its message; gives back the user's one line."""
     try:
         yield from loader
+        return
     except UserError as error:
-        kind = type(error)
-        raise kind(str(error).strip().split(f"{kind.__name__}: ")[-1]) from None
+        kind, text = type(error), str(error)
+        error.__traceback__ = None  # it holds the loader, whose processes end slowly when garbage collection ends them
+    raise kind(text.strip().split(f"{kind.__name__}: ")[-1])

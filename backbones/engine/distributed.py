@@ -1,6 +1,7 @@
 """One process or many: under `torchrun` the same code trains on all of them (nccl on GPUs, gloo on CPUs)."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     if not dist.is_initialized():
         return model
     devices = [world.device] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `broadcast_buffers` gets another name
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
 
 
 def share_buffers(model: nn.Module) -> None:

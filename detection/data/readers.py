@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from backbones.errors import ConfigError
+from backbones.errors import ConfigError, DataError
 from detection.data.annotations import DetectionDataset
 from detection.data.coco import read_coco_split
 from detection.data.shapes import shapes_for_detection
@@ -41,7 +41,10 @@ def read_split(
     if not root:
         raise ConfigError(f"data.root is missing: name the folder of the {name} data")
     read = read_voc if name == "voc" else read_coco_split
-    return read(root, split, class_names, bad_boxes)
+    dataset = read(root, split, class_names, bad_boxes)
+    if not len(dataset):
+        raise DataError(f"{root}: split '{split}' holds no pictures")
+    return dataset
 
 
 def fingerprint(dataset: DetectionDataset) -> str:

@@ -10,7 +10,7 @@ from detection.structures import Sample, Target
 
 
 def resize_scale(height: int, width: int, shorter: int, longest: int) -> float:
-    """How much a picture is scaled so that its shorter side is `shorter`, or its longer one `longest` where that is less (4.3)."""
+    """The factor that makes a picture's shorter side `shorter`, or its longer one `longest` if that is less (4.3)."""
     return min(shorter / min(height, width), longest / max(height, width))
 
 
@@ -33,7 +33,9 @@ def mirror(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     return image.flip(2), Target(torch.stack([width - x2, y1, width - x1, y2], 1), target.labels, target.ignore)
 
 
-def make_sample(dataset: DetectionDataset, index: int, *, shorter: int, longest: int, flip: bool = False, seed: int = 0) -> Sample:
+def make_sample(
+    dataset: DetectionDataset, index: int, *, shorter: int, longest: int, flip: bool = False, seed: int = 0
+) -> Sample:
     """One picture of the data set at the network's size.
 
     Args:

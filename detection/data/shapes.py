@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from backbones.data.shapes import CLASS_NAMES, lay_out, paint, scene_seed
+from backbones.errors import DataError
 from detection.data.annotations import Annotations, DetectionDataset
 
 
@@ -14,8 +15,10 @@ def shapes_for_detection(split: str, count: int, size: int, *, most: int = 5) ->
     One in twenty pictures holds nothing.
 
     Raises:
-        DataError: an unknown split.
+        DataError: an unknown split, no pictures, or pictures too small to draw on.
     """
+    if count < 1 or size < 16:
+        raise DataError(f"{count} built-in shapes of {size} pixels: ask for 1 or more, of 16 pixels or more")
     seeds = [scene_seed(split, index) for index in range(count)]
     scenes = []
     for seed in seeds:

@@ -120,13 +120,13 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
 def test_a_truncated_checkpoint_is_named(tmp_path: Path, share: float) -> None:
     path = save_checkpoint(tmp_path, 5, {"model": torch.zeros(1000)}, keep=1)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(CheckpointError, match="step_00000005.pt") as error:
+    with pytest.raises(CheckpointError, match=r"step_00000005\.pt") as error:
         load_checkpoint(path)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="none.pt: no such file"):
+    with pytest.raises(CheckpointError, match=r"none\.pt: no such file"):
         load_checkpoint(tmp_path / "none.pt")
 
 
@@ -144,5 +144,5 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, network: Any, state: Any) -> None:
     save_checkpoint(tmp_path, 3, state, keep=1)
-    with pytest.raises(CheckpointError, match="step_00000003.pt"):
+    with pytest.raises(CheckpointError, match=r"step_00000003\.pt"):
         restore(tmp_path, *network)

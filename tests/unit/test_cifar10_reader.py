@@ -141,7 +141,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_of_other_classes_does_not_fit(root: Path) -> None:
-    with pytest.raises(DataError, match="cat.*are not the network's"):
+    with pytest.raises(DataError, match=r"cat.*are not the network's"):
         read_split("cifar10", str(root), "test", ["a", "b"], 32, 1)
 
 

@@ -34,7 +34,7 @@ def test_classes_and_pictures_come_sorted(root: Path) -> None:
 def test_a_network_s_classes_decide_the_labels(root: Path) -> None:
     dataset = read_folder(root, "train", ["cow", "bee", "ape"])
     assert dataset.labels.tolist() == [2, 2, 1]
-    with pytest.raises(DataError, match="bee.*is not one of the network's 2 classes"):
+    with pytest.raises(DataError, match=r"bee.*is not one of the network's 2 classes"):
         read_folder(root, "train", ["ape", "cow"])
 
 
@@ -94,12 +94,12 @@ def test_a_picture_that_is_none_is_named(root: Path, monkeypatch: pytest.MonkeyP
     whole = path.read_bytes()
     for content in (b"", b"\xff\xd8\xff", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="a.jpg"):
+        with pytest.raises(DataError, match=r"a\.jpg"):
             read_folder(root, "train").picture(0)
     path.unlink()
-    with pytest.raises(DataError, match="a.jpg: no such picture"):
+    with pytest.raises(DataError, match=r"a\.jpg: no such picture"):
         read_image(path)
     path.write_bytes(whole)
     monkeypatch.setattr("backbones.data.pictures.MAX_PIXELS", 59)
-    with pytest.raises(DataError, match="a.jpg: picture too large"):
+    with pytest.raises(DataError, match=r"a\.jpg: picture too large"):
         read_image(path)

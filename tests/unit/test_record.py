@@ -23,7 +23,12 @@ def test_a_curve_keeps_its_order_its_ends_and_its_test_points(splits, most):
 
 def write_run(folder, status):
     folder.mkdir()
-    record = {"status": status, "command": "pretrain.py --config configs/x/net.yaml --output o", "seed": 3, "results": {"a": 1}}
+    record = {
+        "status": status,
+        "command": "pretrain.py --config configs/x/net.yaml --output o",
+        "seed": 3,
+        "results": {"a": 1},
+    }
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 2.5}\n')
 

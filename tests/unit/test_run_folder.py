@@ -35,7 +35,9 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def steps(path: Path) -> list[tuple[int, str]]:
-    return [(line["step"], line["split"]) for line in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())]
+    return [
+        (line["step"], line["split"]) for line in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+    ]
 
 
 def test_a_finished_run_says_all_that_is_needed(tmp_path: Path) -> None:
@@ -73,8 +75,9 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
 
 
 def test_no_output_is_refused() -> None:
-    with pytest.raises(RunFolderError, match="--output"), open_run(
-        None, Config(), resume=False, overwrite=False, allow_mismatch=False
+    with (
+        pytest.raises(RunFolderError, match="--output"),
+        open_run(None, Config(), resume=False, overwrite=False, allow_mismatch=False),
     ):
         pass
 
@@ -83,7 +86,7 @@ def test_a_run_is_neither_replaced_nor_continued_unasked(tmp_path: Path) -> None
     with run_in(tmp_path / "run") as run:
         run.log(1, "train", {"loss": 1.0})
     before = {p: p.read_bytes() for p in run.path.rglob("*")}
-    with pytest.raises(RunFolderError, match="--resume.*--overwrite"), run_in(run.path):
+    with pytest.raises(RunFolderError, match=r"--resume.*--overwrite"), run_in(run.path):
         pass
     assert {p: p.read_bytes() for p in run.path.rglob("*")} == before
 

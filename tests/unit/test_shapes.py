@@ -43,8 +43,7 @@ def test_the_box_is_the_smallest_around_what_is_painted(seed: int, label: int) -
     x1, y1, x2, y2 = shape.box
     assert 0 <= x1 < x2 <= 48
     assert 0 <= y1 < y2 <= 48
-    slack = max(2, 0.3 * shape.radius) if CLASS_NAMES[label] == "ring" else 2  # a pen has a width
-    np.testing.assert_allclose(found, shape.box, atol=slack)
+    np.testing.assert_allclose(found, shape.box, atol=2)
 
 
 @settings(deadline=None, max_examples=40)

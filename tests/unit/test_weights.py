@@ -15,7 +15,9 @@ from backbones.models import get_model
 from backbones.weights import WeightsMetadata, find_weights, load_classifier, load_weights, save_weights
 
 
-def metadata(architecture: str = "cifar_plain8", options: dict[str, Any] | None = None, **changes: Any) -> WeightsMetadata:
+def metadata(
+    architecture: str = "cifar_plain8", options: dict[str, Any] | None = None, **changes: Any
+) -> WeightsMetadata:
     values: dict[str, Any] = {
         "task": "classification",
         "architecture": architecture,
@@ -79,6 +81,16 @@ def test_channels_last_and_shared_layouts_are_saved(tmp_path: Path) -> None:
     save_weights(tmp_path / "w", network.state_dict(), metadata("resnet18", {"width": 4}))
     state, _ = load_weights(tmp_path / "w")
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_equal_weights_make_equal_files(file: Path, tmp_path: Path) -> None:
+    state, found = load_weights(file)
+    found.classes[0] = 'an "ä" \\ \n\x01 \ud800'  # nothing that a folder may be called breaks the header
+    files = [tmp_path / f"again {n}" for n in range(5)]
+    for path in files:
+        save_weights(path, state, found)
+    assert len({path.read_bytes() for path in files}) == 1
+    assert load_weights(files[0])[1] == found
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
@@ -165,7 +177,9 @@ def test_weights_of_another_architecture_name_the_first_tensor_that_does_not_fit
     with pytest.raises(CheckpointError, match=cases["cifar_plain14"]):
         load_classifier(file)
     change_metadata(file, architecture=json.dumps("cifar_plain8"), options=json.dumps({"width": 8}))
-    with pytest.raises(CheckpointError, match=r"conv1.weight has shape \(16, 3, 3, 3\), this network's has \(8, 3, 3, 3\)"):
+    with pytest.raises(
+        CheckpointError, match=r"conv1.weight has shape \(16, 3, 3, 3\), this network's has \(8, 3, 3, 3\)"
+    ):
         load_classifier(file)
     save_weights(file, get_model("cifar_plain14", 3).state_dict(), metadata())
     with pytest.raises(CheckpointError, match=r"holds layer1\.1"):

@@ -1,0 +1,84 @@
+"""Two processes under torchrun do what one does: the same training, the same detections."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detector_commands import SMALL, record, write_backbone
+
+from backbones.weights import load_weights
+from detection.test import main as evaluate_main
+from detection.train import main as train_main
+
+POOLINGS = ("roi_align", "roi_pool")
+# Starting torchrun takes longer than all that these commands do: it starts once for all of them.
+COMMANDS = """
+import json, sys
+from detection.test import main as evaluate_main
+from detection.train import main as train_main
+for name, arguments in json.loads(sys.argv[1]):
+    {"train": train_main, "evaluate": evaluate_main}[name](arguments)
+"""
+
+
+def training(output: Path, weights: Path, pooling: str) -> list[str]:
+    steps = ["--train.steps", "20", "--train.checkpoint_every", "20", "--precision", "fp64", "--roi.pooling", pooling]
+    return [*SMALL, *steps, "--backbone.weights", str(weights), "--output", str(output)]
+
+
+def evaluation(output: Path, model: Path) -> list[str]:
+    data = ["--data.name", "shapes", "--data.test_split", "test", "--data.test_size", "7"]
+    return ["--model", str(model), *data, "--device", "cpu", "--workers", "0", "--output", str(output)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process and two leave: runs ("one roi_align", ...) and tests of the same detector."""
+    folder = tmp_path_factory.mktemp("processes")
+    weights = write_backbone(folder / "resnet18.safetensors", width=4)
+    for pooling in POOLINGS:
+        train_main(training(folder / f"one {pooling}", weights, pooling))
+    evaluate_main(evaluation(folder / "one test", folder / "one roi_align"))
+
+    script = folder / "commands.py"
+    script.write_text(COMMANDS)
+    commands = [("train", training(folder / f"two {pooling}", weights, pooling)) for pooling in POOLINGS]
+    commands.append(("evaluate", evaluation(folder / "two test", folder / "one roi_align")))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*torchrun, str(script), json.dumps(commands)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("2 process(es) on cpu") == len(POOLINGS)  # only one of the two speaks
+    return folder
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_training_ends_in_the_same_weights(folder: Path, pooling: str) -> None:
+    start, _ = load_weights(folder / "resnet18.safetensors")
+    one, _ = load_weights(folder / f"one {pooling}")
+    two, _ = load_weights(folder / f"two {pooling}")
+    assert one.keys() == two.keys()
+    assert {tensor.dtype for tensor in one.values()} == {torch.float64}
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-9)
+    moved = (one["backbone.layer4.0.conv1.weight"] - start["layer4.0.conv1.weight"]).abs().max()
+    assert moved > 1e-3
+    assert (record(folder / f"one {pooling}")["processes"], record(folder / f"two {pooling}")["processes"]) == (1, 2)
+
+
+def test_every_picture_is_tested_once(folder: Path) -> None:
+    """Seven pictures, in two processes."""
+    one, two = (json.loads((folder / name / "detections.json").read_text()) for name in ("one test", "two test"))
+    assert one == two
+    assert len(one) > 7
+    results = [(folder / name / "results.json").read_bytes() for name in ("one test", "two test")]
+    assert results[0] == results[1]

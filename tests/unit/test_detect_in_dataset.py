@@ -1,0 +1,79 @@
+"""Running a detector over a data set: each picture once, boxes in the pixels of the file."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backbones.engine.distributed import World
+from detection.data.annotations import Annotations, DetectionDataset
+from detection.inference import detect
+from detection.inference.detect import detect_in_dataset, in_original_pixels
+from detection.structures import Detections
+
+ALONE = World(0, 1, torch.device("cpu"))
+SIZES = [(40, 60), (60, 40), (25, 80), (1, 90), (33, 33)]
+
+
+class CornerDetector(nn.Module):
+    """Finds one object in each picture: all of it. Counts the pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, images: list[Tensor]) -> list[Detections]:
+        self.seen += [tuple(image.shape[1:]) for image in images]
+        return [
+            Detections(
+                torch.tensor([[0.0, 0, image.shape[2], image.shape[1]]]),
+                torch.tensor([float(image[0, 0, 0]) / 255]),
+                torch.tensor([1]),
+            )
+            for image in images
+        ]
+
+
+def dataset() -> DetectionDataset:
+    """Pictures of all sizes; each is of one grey, by which its detection can be told."""
+    annotations = Annotations.from_objects(
+        class_names=["thing"], image_ids=[f"p{i}" for i in range(5)], sizes=SIZES, images=[], boxes=[], labels=[]
+    )
+    return DetectionDataset(annotations, lambda i: torch.full((3, *SIZES[i]), 10 * i, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (2, 0), (2, 1)])
+def test_boxes_are_in_the_pixels_of_the_file(batch_size: int, workers: int) -> None:
+    found = detect_in_dataset(
+        CornerDetector(), dataset(), shorter=20, longest=30, world=ALONE, batch_size=batch_size, workers=workers
+    )
+    assert [round(255 * float(each.scores)) for each in found] == [0, 10, 20, 30, 40]
+    for (height, width), each in zip(SIZES, found, strict=True):
+        assert each.boxes.tolist() == [[0, 0, pytest.approx(width), pytest.approx(height)]]
+
+
+def test_each_picture_is_seen_once_by_one_of_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[tuple[int, ...]]] = []
+    parts: list = []
+
+    def run(rank: int) -> list[Detections]:
+        detector = CornerDetector()
+        world = World(rank, 2, torch.device("cpu"))
+        found = detect_in_dataset(detector, dataset(), shorter=20, longest=30, world=world)
+        seen.append(detector.seen)
+        return found
+
+    monkeypatch.setattr(detect, "gather_objects", lambda own: parts.append(own) or [[(i, None) for i in range(5)]])
+    run(0)
+    run(1)
+    assert [len(each) for each in seen] == [3, 2]
+    assert sorted(index for part in parts for index, _ in part) == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(detect, "gather_objects", lambda own: parts)
+    together = run(0)
+    alone = detect_in_dataset(CornerDetector(), dataset(), shorter=20, longest=30, world=ALONE)
+    assert [each.scores.tolist() for each in together] == [each.scores.tolist() for each in alone]
+
+
+def test_a_side_that_rounding_changed_is_taken_as_it_is() -> None:
+    found = Detections(torch.tensor([[0.0, 0, 100, 1]]), torch.ones(1), torch.ones(1, dtype=torch.int64))
+    image = torch.zeros(3, 1, 100)  # of 4 x 1000: a tenth would be 0.4 pixels high
+    assert in_original_pixels(found, image, (4, 1000)).boxes.tolist() == [[0, 0, 1000, 4]]
