@@ -83,7 +83,7 @@ def _parser(parameters: Callable[..., Any], positional: str | None, takes_config
     parser = ArgumentParser(exit_on_error=False, description=_description(documentation))
     if takes_config:
         parser.add_argument("--config", action=_ConfigFile, help="a YAML file of options; later options override it")
-    helps = {p.arg_name: p.description for p in documentation.params}
+    helps = _helps(parameters)
     hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
     special: set[str | int] = set()
     for name, parameter in inspect.signature(parameters).parameters.items():
@@ -106,6 +106,13 @@ def _parser(parameters: Callable[..., Any], positional: str | None, takes_config
     add(parameters, skip=special, as_group=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _helps(parameters: Callable[..., Any]) -> dict[str, str | None]:
+    """What the docstring, and those of the classes that a dataclass extends, say of each parameter."""
+    documented = reversed(inspect.getmro(parameters)) if inspect.isclass(parameters) else [parameters]
+    texts = [docstring_parser.parse(item.__doc__ or "") for item in documented]
+    return {parameter.arg_name: parameter.description for text in texts for parameter in text.params}
 
 
 def _default(parameters: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -96,8 +96,41 @@ class ClassificationData:
     test_size: int = 1000
 
 
-@dataclass
-class PretrainConfig:
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """What the configurations of classifiers and detectors have in common.
+
+    Args:
+        train: how long and in which portions.
+        optimizer: SGD with momentum.
+        schedule: the learning rate over the steps.
+        expected: the numbers that this experiment should reach.
+        output: the run folder to write.
+        seed: of weights, order, augmentation and sampling.
+        device: auto takes a GPU where there is one.
+        precision: fp32, bf16 (mixed) or fp64.
+        deterministic: only deterministic algorithms.
+        resume: go on with the run in `output`, if there is one.
+        overwrite: replace the run in `output`.
+        allow_mismatch: resume although the configuration differs from the run's.
+    """
+
+    train: TrainOptions = field(default_factory=TrainOptions)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    expected: list[Expected] = field(default_factory=list)
+    output: str | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "fp32"
+    deterministic: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    allow_mismatch: bool = False
+
+
+@dataclass(kw_only=True)
+class PretrainConfig(TrainingConfig):
     """Trains a classifier from scratch, or from given weights, into a run folder.
 
     Under torchrun the same command trains on many GPUs. Example:
@@ -106,38 +139,14 @@ class PretrainConfig:
     Args:
         model: the network.
         data: the pictures.
-        train: how long, in which portions.
-        optimizer: SGD.
-        schedule: of the learning rate.
-        expected: the numbers that this experiment should reach.
         weights: a run folder or weights file to start from; the last layer starts anew where the classes differ.
-        output: the run folder to write.
-        seed: of weights, order and augmentation.
-        device: auto takes a GPU where there is one.
-        precision: fp32, bf16 (mixed) or fp64.
-        deterministic: only deterministic algorithms.
         sync_bn: batch norm over the pictures of all processes (GPUs only); the paper's is per process.
-        resume: go on with the run in `output`, if there is one.
-        overwrite: replace the run in `output`.
-        allow_mismatch: resume although the configuration differs from the run's.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: ClassificationData = field(default_factory=ClassificationData)
-    train: TrainOptions = field(default_factory=TrainOptions)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    expected: list[Expected] = field(default_factory=list)
     weights: str | None = None
-    output: str | None = None
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "fp32"
-    deterministic: bool = False
     sync_bn: bool = False
-    resume: bool = False
-    overwrite: bool = False
-    allow_mismatch: bool = False
 
 
 def check_model(model: ModelConfig) -> None:

@@ -3,36 +3,20 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
-from backbones.config import Expected, OptimizerConfig, check_optimizer, compare_with_expected
+from backbones.config import OptimizerConfig, TrainingConfig, check_optimizer, compare_with_expected
 from backbones.data.loader import training_batches
 from backbones.data.sampler import SampleKey, StepSampler
-from backbones.engine.acceleration import Precision, set_determinism
+from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import ComputeLoss, TrainOptions, portion_size, restore, train
+from backbones.engine.loop import ComputeLoss, portion_size, restore, train
 from backbones.engine.run import open_run
-from backbones.engine.schedule import ScheduleOptions, check_schedule, learning_rate
+from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.errors import ConfigError
-
-
-class TrainingConfig(Protocol):
-    """The part that the configurations of classifiers and detectors share."""
-
-    train: TrainOptions
-    optimizer: OptimizerConfig
-    schedule: ScheduleOptions
-    expected: list[Expected]
-    output: str | None
-    seed: int
-    precision: Precision
-    deterministic: bool
-    resume: bool
-    overwrite: bool
-    allow_mismatch: bool
 
 
 def prepare(config: TrainingConfig, world: World) -> None:

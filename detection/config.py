@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from backbones.config import Expected, OptimizerConfig
-from backbones.engine.acceleration import Precision
+from backbones.config import OptimizerConfig, TrainingConfig
 from backbones.engine.loop import TrainOptions
-from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
 from detection.models.roi_heads import RoIOptions
 from detection.models.rpn import RPNOptions
@@ -73,8 +71,8 @@ class AnchorConfig:
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
 
 
-@dataclass
-class DetectorConfig:
+@dataclass(kw_only=True)
+class DetectorConfig(TrainingConfig):
     """Trains Faster R-CNN on a pretrained network, tests it, and leaves a run folder.
 
     Under torchrun the same command trains on many GPUs. Example: python tools/train_detector.py
@@ -86,18 +84,6 @@ class DetectorConfig:
         anchors: where proposals start.
         rpn: the region proposal network.
         roi: the detector on the regions.
-        train: how long, in which portions.
-        optimizer: SGD.
-        schedule: of the learning rate.
-        expected: the numbers that this experiment should reach.
-        output: the run folder to write.
-        seed: of weights, order, augmentation and sampling.
-        device: auto takes a GPU where there is one.
-        precision: fp32, bf16 (mixed) or fp64.
-        deterministic: only deterministic algorithms.
-        resume: go on with the run in `output`, if there is one.
-        overwrite: replace the run in `output`.
-        allow_mismatch: resume although the configuration differs from the run's.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -105,18 +91,9 @@ class DetectorConfig:
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNOptions = field(default_factory=RPNOptions)
     roi: RoIOptions = field(default_factory=RoIOptions)
+    # The defaults of Faster R-CNN.
     train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=2))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.001, weight_decay=5e-4))
-    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    expected: list[Expected] = field(default_factory=list)
-    output: str | None = None
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "fp32"
-    deterministic: bool = False
-    resume: bool = False
-    overwrite: bool = False
-    allow_mismatch: bool = False
 
 
 def check_data(data: DetectionData) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,15 @@ from detection.test import main as evaluate_main
 from detection.train import main as train_main
 
 POOLINGS = ("roi_align", "roi_pool")
-# Starting torchrun takes longer than all that these commands do: it starts once for all of them.
+# Starting torchrun takes longer than all that these commands do: it starts once for all of them. Each command has a
+# port of its own, by which its processes find each other: torchrun's own store serves only one after the other.
 COMMANDS = """
-import json, sys
+import json, os, sys
 from detection.test import main as evaluate_main
 from detection.train import main as train_main
-for name, arguments in json.loads(sys.argv[1]):
+os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+for name, port, arguments in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
     {"train": train_main, "evaluate": evaluate_main}[name](arguments)
 """
 
@@ -35,6 +39,16 @@ def evaluation(output: Path, model: Path) -> list[str]:
     return ["--model", str(model), *data, "--device", "cpu", "--workers", "0", "--output", str(output)]
 
 
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process and two leave: runs ("one roi_align", ...) and tests of the same detector."""
@@ -46,8 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     script = folder / "commands.py"
     script.write_text(COMMANDS)
-    commands = [("train", training(folder / f"two {pooling}", weights, pooling)) for pooling in POOLINGS]
-    commands.append(("evaluate", evaluation(folder / "two test", folder / "one roi_align")))
+    ports = free_ports(3)
+    commands = [("train", ports.pop(), training(folder / f"two {each}", weights, each)) for each in POOLINGS]
+    commands.append(("evaluate", ports.pop(), evaluation(folder / "two test", folder / "one roi_align")))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
         [*torchrun, str(script), json.dumps(commands)],

@@ -84,7 +84,7 @@ def test_splits_differ() -> None:
 
 
 def test_what_can_not_be_drawn() -> None:
-    with pytest.raises(DataError, match="holiday.*train, val, test"):
+    with pytest.raises(DataError, match=r"holiday.*train, val, test"):
         shapes_for_detection("holiday", 3, 64)
     for count, size in ((0, 64), (3, 8)):
         with pytest.raises(DataError, match=f"{count} built-in shapes of {size} pixels"):
