@@ -1,0 +1,177 @@
+"""Every file under configs/: read by its own command's parser, buildable, and true to the paper."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from backbones.cli import run_command
+from backbones.config import Expected, PretrainConfig, check_data, check_model, check_optimizer
+from backbones.engine.loop import portion_size
+from backbones.engine.schedule import check_schedule
+from backbones.models import get_model
+from backbones.train import main as pretrain_main
+from detection import get_detector
+from detection.config import DetectorConfig
+from detection.config import check_data as check_detection_data
+from detection.train import main as train_detector_main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+# The paper's numbers: percent.
+PAPER = {
+    "voc/vgg16": {"voc07.mAP": 73.2},
+    "voc/resnet101": {"voc07.mAP": 76.4},
+    "coco/vgg16": {"coco.AP50": 41.5, "coco.AP": 21.2},
+    "coco/resnet101": {"coco.AP50": 48.4, "coco.AP": 27.2},
+    "cifar/resnet20": {"center.top1_error": 8.75},
+    "imagenet/resnet50": {
+        "center.top1_error": 24.7,
+        "center.top5_error": 7.8,
+        "10crop.top1_error": 22.85,
+        "10crop.top5_error": 6.71,
+    },
+}
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(CONFIGS).with_suffix(""))
+
+
+def is_detector(file: Path) -> bool:
+    return "backbone" in yaml.safe_load(file.read_text())
+
+
+def read(file: Path) -> Any:
+    """The resolved configuration that the command would run with."""
+    configs: list[Any] = []
+    run_command(DetectorConfig if is_detector(file) else PretrainConfig, configs.append, argv=["--config", str(file)])
+    (config,) = configs
+    return config
+
+
+def expected(config: Any) -> dict[str, Expected]:
+    return {item.metric: item for item in config.expected}
+
+
+def test_the_papers_configs_are_there() -> None:
+    assert PAPER.keys() <= {name_of(file) for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_its_command_reads_it_back(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main = train_detector_main if is_detector(file) else pretrain_main
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--config", str(file), "--print_config"])
+    assert exit_info.value.code == 0
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    given, printed = (yaml.safe_load(path.read_text()) for path in (file, tmp_path / "printed.yaml"))
+    for group, values in given.items():
+        if isinstance(values, dict):
+            assert {key: printed[group][key] for key in values} == values
+        else:
+            assert printed[group] == values
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_values_make_sense(file: Path) -> None:
+    config = read(file)
+    assert config.output is None
+    assert not (config.resume or config.overwrite or config.allow_mismatch)
+    check_schedule(config.schedule)
+    check_optimizer(config.optimizer)
+    portion_size(config.train, world_size=1)
+    assert all(0 < milestone < config.train.steps for milestone in config.schedule.milestones)
+    assert config.schedule.warmup_steps < config.train.steps
+    assert config.train.checkpoint_every <= config.train.steps
+    assert config.train.log_every <= config.train.steps
+    if isinstance(config, PretrainConfig):
+        check_model(config.model)
+        check_data(config.data)
+    else:
+        check_detection_data(config.data)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_its_network_can_be_built(file: Path) -> None:
+    config = read(file)
+    with torch.device("meta"):
+        if isinstance(config, PretrainConfig):
+            get_model(config.model.name, 10, **config.model.options)
+            return
+        detector = get_detector(
+            config.backbone.name,
+            20,
+            backbone_options=config.backbone.options,
+            norm=config.backbone.norm,
+            freeze_stages=config.backbone.freeze_stages,
+            anchor_scales=config.anchors.scales,
+            anchor_ratios=config.anchors.ratios,
+            rpn=config.rpn,
+            roi=config.roi,
+        )
+    first = next(iter(detector.backbone.parameters()))
+    assert first.requires_grad == ("conv1" not in config.backbone.freeze_stages)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_numbers(name: str) -> None:
+    numbers = expected(read(CONFIGS / f"{name}.yaml"))
+    assert {metric: item.value for metric, item in numbers.items()} == PAPER[name]
+    for item in numbers.values():
+        assert 0 < item.tolerance <= 1
+        assert item.source
+
+
+@pytest.mark.parametrize("name", ["voc/vgg16", "voc/resnet101", "coco/vgg16", "coco/resnet101"])
+def test_the_papers_detectors(name: str) -> None:
+    """Section 4.3 and Appendix A; Faster R-CNN's own settings where the paper says "as in Faster R-CNN"."""
+    config = read(CONFIGS / f"{name}.yaml")
+    coco = name.startswith("coco")
+    assert config.backbone.name == name.split("/")[1]
+    assert config.backbone.norm == "frozen"
+    assert (config.data.shorter_side, config.data.longest_side, config.data.flip) == (600, 1000, True)
+    assert config.anchors.scales == ([64] if coco else []) + [128, 256, 512]
+    assert config.anchors.ratios == [0.5, 1, 2]
+    rpn, roi = config.rpn, config.roi
+    assert (rpn.anchors_per_image, rpn.positive_fraction, rpn.positive_iou, rpn.negative_iou) == (256, 0.5, 0.7, 0.3)
+    assert (rpn.pre_nms_train, rpn.post_nms_train, rpn.pre_nms_test, rpn.post_nms_test) == (12000, 2000, 6000, 300)
+    assert (rpn.nms_iou, rpn.min_size, rpn.smooth_l1_sigma, rpn.ignore_border_anchors) == (0.7, 16, 3, True)
+    assert (roi.pooling, roi.rois_per_image, roi.foreground_fraction) == ("roi_pool", 64, 0.25)
+    assert (roi.background_iou_low, roi.background_iou_high, roi.foreground_iou) == (0 if coco else 0.1, 0.5, 0.5)
+    assert (roi.score_threshold, roi.nms_iou, roi.detections_per_image) == (0.05, 0.3, 100)
+    assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
+    assert config.schedule.factor == 0.1
+    if coco:
+        assert (config.train.steps, config.schedule.milestones, config.train.batch_size) == (320_000, [240_000], 16)
+        assert (config.data.train_split, config.data.test_split) == ("train2014", "val2014")
+    else:
+        assert config.train.batch_size == 2
+        assert config.data.train_split == "VOC2007/trainval+VOC2012/trainval"
+        assert config.data.test_split == "VOC2007/test"
+
+
+@pytest.mark.parametrize("data", ["voc", "coco", "bccd", "shapes"])
+def test_vgg_and_resnet_differ_in_nothing_but_the_backbone(data: str) -> None:
+    configs = [read(file) for file in FILES if file.parent.name == data and is_detector(file)]
+    assert len({config.backbone.name for config in configs}) == len(configs) == 2
+    one, two = ({key: value for key, value in vars(config).items() if key != "backbone"} for config in configs)
+    for config in (one, two):
+        del config["expected"]
+        config["train"].clip_grad_norm = 0  # without shortcuts the demo's VGG needs it
+    assert one == two
+    assert configs[0].backbone.freeze_stages == configs[1].backbone.freeze_stages
+
+
+def test_the_papers_cifar_and_imagenet_recipes() -> None:
+    """Sections 4.2 and 3.4."""
+    cifar = read(CONFIGS / "cifar/resnet20.yaml")
+    assert (cifar.train.steps, cifar.train.batch_size, cifar.schedule.milestones) == (64_000, 128, [32_000, 48_000])
+    assert (cifar.optimizer.lr, cifar.optimizer.momentum, cifar.optimizer.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (cifar.data.augmentation, cifar.data.padding, cifar.data.mean) == ("pad_crop_flip", 4, "pixel")
+    imagenet = read(CONFIGS / "imagenet/resnet50.yaml")
+    assert (imagenet.train.steps, imagenet.train.batch_size, imagenet.optimizer.lr) == (600_000, 256, 0.1)
+    assert (imagenet.data.input_size, imagenet.data.scale_range) == (224, (256, 480))
+    assert imagenet.model.options == {"stride_in": "1x1", "shortcut": "B"}
