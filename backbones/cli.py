@@ -71,7 +71,7 @@ class _ConfigFile(ActionConfigFile):
         groups = [key for key, value in vars(cfg).items() if isinstance(value, Namespace)]
         try:
             super().__call__(parser, cfg, values, option_string)
-        except (ArgumentError, TypeError, ValueError) as error:
+        except (ArgumentError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"--config {values}: {error}") from error
         for key in groups:
             if not isinstance(cfg[key], Namespace):

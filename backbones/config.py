@@ -1,7 +1,7 @@
 """The configuration of `pretrain.py`, and the parts of it that detectors share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -149,15 +149,15 @@ class PretrainConfig(TrainingConfig):
     sync_bn: bool = False
 
 
-def check_model(model: ModelConfig) -> None:
+def check_options(options: Mapping[str, Any], key: str) -> None:
     """Refuses options that are arguments of `get_model` already.
 
     Raises:
         ConfigError: names the option.
     """
-    for key in ("name", "num_classes", "norm_layer"):
-        if key in model.options:
-            raise ConfigError(f"model.options.{key}: not an option of a network; use model.name, or leave it out")
+    for name in ("name", "num_classes", "norm_layer"):
+        if name in options:
+            raise ConfigError(f"{key}.{name}: not an option of a network; leave it out")
 
 
 def check_data(data: ClassificationData) -> None:

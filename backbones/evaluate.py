@@ -15,7 +15,7 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.data.loader import testing_batches
 from backbones.data.readers import read_split
 from backbones.engine.distributed import World, gather_objects, join_world
-from backbones.engine.run import write_json
+from backbones.engine.run import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError
 from backbones.weights import WeightsMetadata, load_classifier
 
@@ -121,6 +121,10 @@ def evaluate_classifier(
     """
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size {batch_size}, workers {workers}: give 1 or more, and 0 or more")
+    if not protocol:
+        raise ConfigError("protocol: name one or more")
+    if output:
+        check_writable(Path(output))
     with join_world(device) as world:
         networks = [load_classifier(path) for path in model]
         classes = networks[0][1].classes

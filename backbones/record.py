@@ -1,7 +1,7 @@
 """Keeping a finished run: its record and curve as one small file of `results/`. Also the command `record_run`."""
 
 import json
-import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,11 @@ def record_run(run: list[str], output: str) -> None:
         output: the folder of recorded runs of that data set.
     """
     for folder in map(Path, run):
-        record = _read(folder / "run.json", json.loads)
+        record = _read(folder / "run.json", _parse_record)
         if record.get("status") != "finished":
             raise RunFolderError(f"{folder}: its run is {record.get('status')}, not finished")
-        lines = _read(folder / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
-        config = re.search(r"--config[ =](\S+)", record["command"])
-        name = Path(config[1]).stem if config else folder.name
+        lines = _read(folder / "metrics.jsonl", _parse_lines)
+        name = _config_name(record["command"]) or folder.name
         path = Path(output) / f"{name}-seed{record['seed']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record | {"curve": thin_out(lines)})
@@ -42,6 +41,30 @@ def thin_out(lines: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> list[d
     room = min(most - len(tests), len(others))
     kept = {others[round(i * (len(others) - 1) / max(room - 1, 1))] for i in range(room)}
     return [lines[i] for i in sorted(kept.union(tests))]
+
+
+def _config_name(command: str) -> str | None:
+    words = shlex.split(command)
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--config" or word.startswith("--config="):
+            return Path(after if word == "--config" else word.removeprefix("--config=")).stem
+    return None
+
+
+def _parse_record(text: str) -> dict[str, Any]:
+    record = json.loads(text)
+    if not (
+        isinstance(record, dict) and isinstance(record.get("command"), str) and isinstance(record.get("seed"), int)
+    ):
+        raise ValueError("not the record of a run: no command, or no seed")
+    return record
+
+
+def _parse_lines(text: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    if not all(isinstance(line, dict) and "split" in line for line in lines):
+        raise ValueError("not the metrics of a run")
+    return lines
 
 
 def _read(path: Path, parse: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import ClassificationData, PretrainConfig, check_data, check_model
+from backbones.config import ClassificationData, PretrainConfig, check_data, check_options
 from backbones.data.augment import Augmentation, Flip, PadCropFlip, ScaleCropFlip
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import mean_picture, read_split
@@ -110,7 +110,7 @@ def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 def _build(config: PretrainConfig, metadata: WeightsMetadata, world: World) -> StagedNetwork:
-    check_model(config.model)
+    check_options(config.model.options, "model.options")
     model = get_model(config.model.name, len(metadata.classes), **metadata.options)
     if config.weights:
         state, origin = load_weights(config.weights)

@@ -14,7 +14,7 @@ from backbones.data.sampler import SampleKey, StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import World, wait_for_all
 from backbones.engine.loop import ComputeLoss, portion_size, restore, train
-from backbones.engine.run import open_run
+from backbones.engine.run import check_output, open_run
 from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.errors import ConfigError
 
@@ -24,9 +24,12 @@ def prepare(config: TrainingConfig, world: World) -> None:
 
     Raises:
         ConfigError: a value that makes no sense.
+        RunFolderError: the output is in use.
     """
     if not -(2**63) <= config.seed < 2**63:
         raise ConfigError(f"seed {config.seed}: give a number of at most 63 bits")
+    if world.is_main:
+        check_output(config.output, resume=config.resume, overwrite=config.overwrite)
     portion_size(config.train, world.size)
     check_schedule(config.schedule)
     check_optimizer(config.optimizer)
@@ -78,8 +81,10 @@ def fit(
     with run_folder if world.is_main else nullcontext() as run:
         wait_for_all()
         optimizer = _optimizer(model, config.optimizer)
-        start = restore(Path(str(config.output)) / "checkpoints", model, optimizer) if config.resume else 0
+        checkpoints = Path(str(config.output)) / "checkpoints"
+        start = restore(checkpoints, model, optimizer, options.steps) if config.resume else 0
         if run is not None:
+            run.update()
             run.forget_after(start, last=options.steps)
             processes = f"{world.size} process(es) on {world.device.type}"
             print(f"{description}\n{processes}, steps {start} to {options.steps}", flush=True)

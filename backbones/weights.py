@@ -16,6 +16,7 @@ from backbones.errors import CheckpointError, ConfigError
 from backbones.models import StagedNetwork, get_model
 
 _FORMAT = "resnet-reproduction-1"
+LARGEST_SIDE = 10_000  # of a network's pictures, in pixels: what a file may ask for
 
 
 @dataclass
@@ -130,7 +131,7 @@ def load_state(model: Any, state: dict[str, Tensor], source: str, *, assign: boo
         assign: the model takes the tensors themselves (it may be one on the meta device).
 
     Raises:
-        CheckpointError: names the first tensor that does not fit.
+        CheckpointError: names the first tensor that does not fit or holds something else than numbers.
     """
     own = model.state_dict()
     for name, tensor in own.items():
@@ -141,6 +142,10 @@ def load_state(model: Any, state: dict[str, Tensor], source: str, *, assign: boo
                 f"{source}: {name} has shape {tuple(state[name].shape)}, this network's has {tuple(tensor.shape)}: "
                 "the weights are of another architecture"
             )
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(f"{source}: {name} holds {state[name].dtype}, this network's {tensor.dtype}")
+        if not state[name].isfinite().all():
+            raise CheckpointError(f"{source}: {name} holds values that are not finite numbers")
     if unknown := sorted(state.keys() - own.keys()):
         raise CheckpointError(f"{source}: holds {unknown[0]}, this network does not: they are of another architecture")
     model.load_state_dict(state, assign=assign)
@@ -154,23 +159,38 @@ def _parse_metadata(path: Path, texts: dict[str, str]) -> WeightsMetadata:
         metadata = WeightsMetadata(**{name: json.loads(text) for name, text in texts.items() if name in names})
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata can't be read ({' '.join(str(error).split())[:150]})") from error
-    expected = {
-        "task": str,
-        "architecture": str,
-        "options": dict,
-        "classes": list,
-        "mean": list,
-        "std": list,
-        "input_size": int,
-        "detector": dict,
-    }
-    for name, kind in expected.items():
-        if not isinstance(getattr(metadata, name), kind):
-            raise CheckpointError(f"{path}: its metadata's {name} is not a {kind.__name__}")
+    problem = _problem(metadata)
+    if problem:
+        raise CheckpointError(f"{path}: its metadata's {problem}")
+    return metadata
+
+
+def _problem(metadata: WeightsMetadata) -> str | None:
+    """What is wrong with metadata, which may come from anyone."""
+    for name in ("task", "architecture"):
+        if not isinstance(getattr(metadata, name), str):
+            return f"{name} is not a text"
+    for name in ("options", "detector"):
+        if not isinstance(getattr(metadata, name), dict):
+            return f"{name} is not a dictionary"
+    if not (isinstance(metadata.classes, list) and all(isinstance(name, str) for name in metadata.classes)):
+        return "classes is not a list of names"
+    if metadata.color_order not in ("RGB", "BGR"):
+        return "color_order is neither RGB nor BGR"
+    for name, value in (("input_size", metadata.input_size), ("test_resize", metadata.test_resize)):
+        if not is_side(value) and not (name == "test_resize" and value is None):
+            return f"{name} is not a whole number from 1 to {LARGEST_SIDE}"
     try:
         mean, std = np.array(metadata.mean, dtype=float), np.array(metadata.std, dtype=float)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its metadata's mean or std does not hold numbers") from error
-    if mean.ndim not in (1, 3) or len(mean) != 3 or std.shape != (3,) or not (std > 0).all():
-        raise CheckpointError(f"{path}: its metadata's mean or std is not one of three channels")
-    return metadata
+    except (ValueError, TypeError):
+        return "mean or std does not hold numbers"
+    if mean.shape not in ((3,), (3, metadata.input_size, metadata.input_size)) or std.shape != (3,):
+        return "mean or std is not one of three channels"
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        return "mean or std holds a number that can't be"
+    return None
+
+
+def is_side(value: object) -> bool:
+    """Whether a value from a file can be the side of a picture in pixels."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_SIDE

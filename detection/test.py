@@ -12,9 +12,9 @@ from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderE
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
-from detection.data.readers import read_split
+from detection.data.readers import for_testing, read_split
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import write_coco_results, write_voc_results
+from detection.evaluate.files import split_name, voc_results_file, write_coco_results, write_voc_results
 from detection.inference.detect import detect_in_dataset
 from detection.weights import load_detector
 
@@ -59,11 +59,14 @@ def evaluate_detector(
             data.root,
             data.test_split,
             metadata.classes,
-            bad_boxes=data.bad_boxes,
+            bad_boxes=for_testing(data.bad_boxes),
             drawn_size=shorter,
             drawn_count=data.test_size,
         )
         _check_ids(dataset, metadata, data)
+        if output:
+            for name in metadata.classes:  # refuses a name that no file can have
+                voc_results_file(output, split_name(data.test_split), name)
         detections = detect_in_dataset(
             detector.to(world.device),
             dataset,
@@ -81,7 +84,7 @@ def evaluate_detector(
         if output:
             folder = Path(output)
             write_coco_results(folder / "detections.json", dataset.annotations, detections)
-            write_voc_results(folder, _split_name(data.test_split), dataset.annotations, detections)
+            write_voc_results(folder, split_name(data.test_split), dataset.annotations, detections)
             write_json(folder / "results.json", results)
             print(f"written to {folder}")
 
@@ -94,11 +97,6 @@ def _make_folder(folder: Path, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
-
-
-def _split_name(split: str) -> str:
-    """How VOC's files of results name a split: without its year."""
-    return "+".join(part.strip().rpartition("/")[2] for part in split.split("+"))
 
 
 def _check_ids(dataset: DetectionDataset, metadata: WeightsMetadata, data: DetectionData) -> None:

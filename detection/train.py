@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import IMAGENET_MEAN, IMAGENET_STD
+from backbones.config import IMAGENET_MEAN, IMAGENET_STD, check_options
 from backbones.data.sampler import SampleKey
 from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import join_world
@@ -15,9 +15,9 @@ from backbones.errors import CheckpointError, ConfigError
 from backbones.models import get_model
 from backbones.training import fit, prepare
 from backbones.weights import WeightsMetadata, load_classifier
-from detection.config import BackboneConfig, DetectorConfig, check_data
-from detection.data.annotations import DetectionDataset
-from detection.data.readers import fingerprint, read_split
+from detection.config import BackboneConfig, DetectionData, DetectorConfig, check_data
+from detection.data.annotations import BadBoxes, DetectionDataset
+from detection.data.readers import fingerprint, for_testing, read_split
 from detection.data.samples import make_sample
 from detection.evaluate.evaluate import evaluate_detections, format_results
 from detection.inference.detect import detect_in_dataset
@@ -42,9 +42,9 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
         if config.deterministic and world.device.type == "cuda" and config.roi.pooling == "roi_pool":
             raise ConfigError("deterministic: RoI pooling can't be so on a GPU; set --roi.pooling roi_align")
         backbone, state = _backbone(config)
-        train_set = _read(config, data.train_split, data.train_size, None)
+        train_set = _read(data, data.train_split, data.train_size, None, data.bad_boxes)
         classes = train_set.annotations.class_names
-        test_set = _read(config, data.test_split, data.test_size, classes)
+        test_set = _read(data, data.test_split, data.test_size, classes, for_testing(data.bad_boxes))
         metadata = detector_metadata(
             backbone,
             classes,
@@ -113,6 +113,7 @@ def detection_loss(model: nn.Module, samples: Sequence[Sample]) -> tuple[Tensor,
 def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor] | None]:
     """What the network under the detector is, and its weights."""
     wanted = config.backbone
+    check_options(wanted.options, "backbone.options")
     if wanted.weights:
         network, metadata = load_classifier(wanted.weights)
         _check_same_network(wanted, network, metadata)
@@ -150,21 +151,23 @@ def _check_same_network(wanted: BackboneConfig, network: nn.Module, metadata: We
     for key, value in wanted.options.items():
         with torch.device("meta"):
             asked = get_model(metadata.architecture, len(metadata.classes), **metadata.options | {key: value})
-        if repr(asked) != repr(network):  # which tells all that options change, defaults too
+        # Defaults count too; what is printed of a network tells all that options change, but for 0 and 0.0.
+        if metadata.options.get(key) != value and repr(asked) != repr(network):
             raise CheckpointError(
                 f"{wanted.weights}: its network's options are {metadata.options}, "
                 f"the config asks for backbone.options.{key} {value}"
             )
 
 
-def _read(config: DetectorConfig, split: str, drawn: int, class_names: list[str] | None) -> DetectionDataset:
-    data = config.data
+def _read(
+    data: DetectionData, split: str, drawn: int, class_names: list[str] | None, bad_boxes: BadBoxes
+) -> DetectionDataset:
     return read_split(
         data.name,
         data.root,
         split,
         class_names,
-        bad_boxes=data.bad_boxes,
+        bad_boxes=bad_boxes,
         drawn_size=data.shorter_side,
         drawn_count=drawn,
     )

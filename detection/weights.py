@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import CheckpointError, ConfigError
-from backbones.weights import WeightsMetadata, load_state, load_weights, save_weights
+from backbones.weights import WeightsMetadata, is_side, load_state, load_weights, save_weights
 from detection.models import FasterRCNN, RoIOptions, RPNOptions, get_detector
 
 
@@ -86,7 +86,7 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, WeightsMetadata]:
     try:
         detector = get_detector(**detector_arguments(metadata))
         for side in ("shorter_side", "longest_side"):
-            if not metadata.detector[side] >= 1:
+            if not is_side(metadata.detector[side]):
                 raise ConfigError(f"{side} {metadata.detector[side]}")
     # RuntimeError: tensors of sizes that can't be.
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 import copy
 import json as json_format
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -152,5 +153,6 @@ def _print_layers(name: str, cost: Complexity) -> None:
         )
 
 
-def main() -> None:
-    run_command(report, positional="names")
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `complexity`."""
+    run_command(report, positional="names", argv=argv)

@@ -66,5 +66,5 @@ def mean_picture(dataset: ClassificationDataset) -> np.ndarray:
 
 def _needed(root: str | None, name: str) -> str:
     if not root:
-        raise ConfigError(f"data.root is missing: name the folder of the {name} data")
+        raise ConfigError(f"data.root is missing: name the folder of the {'pictures' if name == 'folder' else name}")
     return root

@@ -76,11 +76,11 @@ def portion_size(options: TrainOptions, world_size: int) -> int:
     return size
 
 
-def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> int:
     """Loads the latest of a run's checkpoints into model and optimizer; returns the step to go on from (0: none there).
 
     Raises:
-        CheckpointError: it is damaged or of another network.
+        CheckpointError: it is damaged, of another network, or of a longer run than `steps`.
     """
     path = latest_checkpoint(checkpoints)
     if path is None:
@@ -89,9 +89,19 @@ def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimize
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"])
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        step = int(state["step"])
+        if any(
+            buffer.shape != parameter.shape
+            for parameter, values in optimizer.state.items()
+            for buffer in values.values()
+            if isinstance(buffer, Tensor) and buffer.ndim
+        ):
+            raise ValueError("a momentum has another shape than its parameter")
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{path}: does not fit this run ({' '.join(str(error).split())[:200]})") from error
+    if not 0 <= step <= steps:
+        raise CheckpointError(f"{path}: is of step {step}, the run of train.steps {steps}: raise that, or start anew")
+    return step
 
 
 def train(

@@ -46,8 +46,10 @@ class RunFolder:
         self.record = record
         self._metrics = path / "metrics.jsonl"
         self._tensorboard: Any = None
-        self._earlier_seconds = float(record.get("wall_clock_seconds", 0.0))
-        self._started = time.monotonic()
+        self.started = False
+        seconds = record.get("wall_clock_seconds")
+        self._earlier_seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
+        self._clock = time.monotonic()
 
     @property
     def checkpoints(self) -> Path:
@@ -61,7 +63,8 @@ class RunFolder:
 
     def update(self, **fields: Any) -> None:
         """Changes fields of `run.json`."""
-        seconds = self._earlier_seconds + time.monotonic() - self._started
+        self.started = True
+        seconds = self._earlier_seconds + time.monotonic() - self._clock
         self.record.update(fields, wall_clock_seconds=round(seconds, 1))
         write_json(self.path / "run.json", self.record)
 
@@ -75,13 +78,12 @@ class RunFolder:
         """Drops what a run resumed after `step` writes anew: all later metrics, and the test after its step `last`."""
         if not self._metrics.exists():
             return
-        lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= step]
-        kept = [line for line in lines if (_step_of(line), json.loads(line)["split"]) != (last, "test")]
-        write_atomically(self._metrics, lambda path: path.write_text("".join(line + "\n" for line in kept)))
+        lines = filter(None, map(_parse_metrics, self._metrics.read_text(errors="replace").splitlines()))
+        kept = [v for v in lines if v["step"] <= step and (v["step"], v["split"]) != (last, "test")]
+        write_atomically(self._metrics, lambda path: path.write_text("".join(json.dumps(v) + "\n" for v in kept)))
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
-        for line in kept:
-            values = json.loads(line)
+        for values in kept:
             self._add_scalars(values.pop("step"), values.pop("split"), values)
 
     def _add_scalars(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -107,7 +109,8 @@ def open_run(
     Args:
         output: the folder.
         config: the resolved configuration (a dataclass), written to `run.json`.
-        resume: go on with the run in the folder, if there is one.
+        resume: go on with the run in the folder, if there is one. Its record changes with the first `update`, so that
+            nothing is lost where the run turns out not to go on.
         overwrite: remove the run in the folder first.
         allow_mismatch: resume although configuration or facts differ.
         facts: what must be alike on resume too (data fingerprint, number of processes and threads).
@@ -115,11 +118,9 @@ def open_run(
     Raises:
         RunFolderError: the folder holds a run or foreign files, can't be written, or the run there is another one.
     """
-    if not output:
-        raise RunFolderError("--output is missing: name a folder for the run")
-    path = Path(output)
+    path = check_output(output, resume=resume, overwrite=overwrite)
     plain_config = json.loads(json.dumps(asdict(config)))
-    earlier = _prepare(path, resume=resume, overwrite=overwrite)
+    earlier = _prepare(path, resume=resume)
     if earlier and not allow_mismatch:
         _check_same(path, earlier, {"config": plain_config, **facts})
     record = {
@@ -138,36 +139,75 @@ def open_run(
         "error": None,
     }
     run = RunFolder(path, record)
-    run.update()
+    if not earlier:
+        run.update()
     try:
         yield run
         run.update(status="finished")
-    except KeyboardInterrupt:
-        run.update(status="interrupted")
-        raise
     except BaseException as error:
-        run.update(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        if run.started:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            run.update(status=status, error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
         raise
     finally:
         run.close()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
+    """Writes JSON, whole or not at all, into a folder that is made where it is missing.
+
+    Raises:
+        RunFolderError: the file can't be written.
+    """
+    check_writable(path)
+    try:
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
 
 
-def _prepare(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+def check_writable(path: Path) -> None:
+    """Finds out before the long work whether a file of results can be written there; makes its folder.
+
+    Raises:
+        RunFolderError: it is a folder, or its folder can't be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
+    if path.is_dir():
+        raise RunFolderError(f"{path}: is a folder; name a file")
+
+
+def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:
+    """The folder of a run, if the run may use it; nothing is changed yet.
+
+    Raises:
+        RunFolderError: no folder is named, or it holds foreign files, or a run that is neither resumed nor replaced.
+    """
+    if not output:
+        raise RunFolderError("--output is missing: name a folder for the run")
+    path = Path(output)
+    try:
+        if (path / "run.json").exists():
+            if not (resume or overwrite):
+                raise RunFolderError(f"{path} holds a run already: go on with --resume or replace it with --overwrite")
+        elif path.exists() and (not path.is_dir() or any(entry.name != ".run.json.tmp" for entry in path.iterdir())):
+            raise RunFolderError(f"{path} exists and is no run of ours: name another --output")
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be read ({error.strerror})") from error
+    return path
+
+
+def _prepare(path: Path, *, resume: bool) -> dict[str, Any]:
+    """The record of the run that is resumed, if any; else the folder is emptied of an earlier run."""
     record_file = path / "run.json"
     try:
         if record_file.exists():
             if resume:
                 return _read_record(record_file)
-            if not overwrite:
-                raise RunFolderError(f"{path} holds a run already: go on with --resume or replace it with --overwrite")
             _remove_run(path)
-        elif path.exists() and (not path.is_dir() or any(entry.name != ".run.json.tmp" for entry in path.iterdir())):
-            raise RunFolderError(f"{path} exists and is no run of ours: name another --output")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
@@ -213,11 +253,15 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _step_of(line: str) -> float:
+def _parse_metrics(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl, or None for what is none: the line that a kill cut in two."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # the line that a kill cut in two
-        return float("inf")
+        values = json.loads(line)
+        numbers = {key: value for key, value in values.items() if key != "split"}
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    whole = isinstance(values.get("split"), str) and isinstance(values.get("step"), int)
+    return values if whole and all(isinstance(n, int | float) for n in numbers.values()) else None
 
 
 def _git_commit() -> str | None:

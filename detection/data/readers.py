@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from backbones.errors import ConfigError, DataError
-from detection.data.annotations import DetectionDataset
+from detection.data.annotations import BadBoxes, DetectionDataset
 from detection.data.coco import read_coco_split
 from detection.data.shapes import shapes_for_detection
 from detection.data.voc import read_voc
@@ -19,7 +19,7 @@ def read_split(
     split: str,
     class_names: Sequence[str] | None,
     *,
-    bad_boxes: Literal["error", "repair"],
+    bad_boxes: BadBoxes,
     drawn_size: int,
     drawn_count: int,
 ) -> DetectionDataset:
@@ -45,6 +45,11 @@ def read_split(
     if not len(dataset):
         raise DataError(f"{root}: split '{split}' holds no pictures")
     return dataset
+
+
+def for_testing(bad_boxes: Literal["error", "repair"]) -> BadBoxes:
+    """What becomes of bad boxes in a test set: official numbers count every box as the files have it."""
+    return "keep" if bad_boxes == "repair" else "error"
 
 
 def fingerprint(dataset: DetectionDataset) -> str:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from backbones.engine.randomness import derive_seed
+from backbones.errors import DataError
 from detection.data.annotations import DetectionDataset
 from detection.structures import Sample, Target
 
@@ -41,8 +42,17 @@ def make_sample(
     Args:
         shorter, longest: see `resize_scale`.
         flip: mirror the picture in half of all cases; `seed` decides.
+
+    Raises:
+        DataError: the picture can't be read, or has another size than its annotation says.
     """
     original, target = dataset.load_image(index), dataset.target(index)
+    annotations = dataset.annotations
+    if tuple(original.shape[1:]) != tuple(annotations.sizes[index]):
+        (height, width), said = original.shape[1:], annotations.sizes[index]
+        raise DataError(
+            f"picture {annotations.image_ids[index]}: is {width}x{height}, its annotation says {said[1]}x{said[0]}"
+        )
     image = scale_image(original, resize_scale(original.shape[1], original.shape[2], shorter, longest))
     target = Target(scale_boxes(target.boxes, original, image), target.labels, target.ignore)
     if flip and torch.rand((), generator=torch.Generator().manual_seed(derive_seed(seed, 0))) < 0.5:

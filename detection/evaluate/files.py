@@ -68,6 +68,11 @@ def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detect
     return split(images, boxes, scores, labels, len(annotations))
 
 
+def split_name(split: str) -> str:
+    """How VOC's result files name a split: without its year."""
+    return "+".join(part.strip().rpartition("/")[2] for part in split.split("+"))
+
+
 def voc_results_file(folder: str | Path, split_name: str, class_name: str) -> Path:
     """The file of a class in a folder of VOC results. Raises DataError if the class's name can't be in a file name."""
     if "/" in class_name or "\0" in class_name:

@@ -1,16 +1,16 @@
 """Scores files of detections, whatever made them."""
 
-import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.cli import run_command
-from backbones.errors import DataError, RunFolderError
+from backbones.engine.run import check_writable, write_json
+from backbones.errors import DataError
 from detection.data.annotations import Annotations
 from detection.data.coco import read_coco
-from detection.data.voc import read_voc, year_folder
+from detection.data.voc import read_voc
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import read_coco_results, read_voc_results
+from detection.evaluate.files import read_coco_results, read_voc_results, split_name
 from detection.structures import Detections
 
 
@@ -29,10 +29,12 @@ def score(
         output: where to write the numbers, as JSON.
         split: the split of a VOC year folder.
     """
+    if output is not None:
+        check_writable(output)
     truth, found = (_read_voc if annotations.is_dir() else _read_coco)(annotations, detections, split)
     results = evaluate_detections(truth, found, metric)
     if output is not None:
-        _write(output, results)
+        write_json(output, results)
     print(format_results(results))
 
 
@@ -46,22 +48,9 @@ def _read_voc(annotations: Path, detections: Path, split: str) -> tuple[Annotati
     if not detections.is_dir():
         raise DataError(f"{detections}: not a folder of comp4_det_{split}_<class>.txt, as VOC annotations need")
     truth = read_voc(annotations, split, bad_boxes="keep", need_pictures=False).annotations
-    _, name = year_folder(annotations, split)
-    return truth, read_voc_results(detections, name, truth)
+    return truth, read_voc_results(detections, split_name(split), truth)
 
 
-def _write(path: Path, results: dict) -> None:
-    """Writes a file that is either all there or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command score_detections."""
-    run_command(score)
+    run_command(score, argv=argv)

@@ -1,5 +1,6 @@
 """Faster R-CNN on the networks of the paper (4.3): pictures in, losses or detections out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -100,7 +101,8 @@ class FasterRCNN(nn.Module):
     ) -> None:
         require(num_classes >= 1, "num_classes", num_classes, "1 or more")
         for key, values in (("anchor_scales", anchor_scales), ("anchor_ratios", anchor_ratios), ("std", std)):
-            require(len(values) > 0 and min(values) > 0, key, values, "a list of numbers above 0")
+            positive = len(values) > 0 and all(0 < value < math.inf for value in values)
+            require(positive, key, values, "a list of numbers above 0")
         for key, values in (("mean", mean), ("std", std)):
             require(len(values) == 3, key, values, "three numbers (R, G, B)")
         super().__init__()

@@ -23,7 +23,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align, roi_poo
 
 from backbones.engine.randomness import derive_seed
 from detection.models.boxes import decode, encode
-from detection.models.checks import require
+from detection.models.checks import require, require_types
 from detection.models.features import SplitBackbone, full_precision
 from detection.models.matching import match, select
 from detection.structures import Detections, Target
@@ -67,8 +67,9 @@ class RoIOptions:
     detections_per_image: int = 100
 
     def __post_init__(self) -> None:
+        require_types(self, "roi")
         require(self.pooling in ("roi_pool", "roi_align"), "roi.pooling", self.pooling, "roi_pool or roi_align")
-        require(self.pool_size is None or self.pool_size >= 1, "roi.pool_size", self.pool_size, "1 or more")
+        require(self.pool_size is None or 1 <= self.pool_size <= 64, "roi.pool_size", self.pool_size, "in [1, 64]")
         for key in ("rois_per_image", "detections_per_image"):
             require(getattr(self, key) >= 1, f"roi.{key}", getattr(self, key), "1 or more")
         fractions = ("foreground_fraction", "foreground_iou", "background_iou_low", "background_iou_high")

@@ -10,7 +10,8 @@ Shapes and names:
     deltas  (n, 4) box regression, see `boxes.encode`
     S       anchors of one picture that the loss is computed on
 
-Each picture is treated as if it were alone: cells that are padding have no anchors, and borders are the picture's own.
+Cells that are padding have no anchors, and borders are the picture's own. But where pictures of different sizes share
+a map, the layers below have seen the padding beyond a border: features next to it are not those of the picture alone.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from torchvision.ops import clip_boxes_to_image, nms
 from backbones.engine.randomness import derive_seed
 from detection.models.anchors import anchor_grid, anchor_shapes
 from detection.models.boxes import decode, encode
-from detection.models.checks import require
+from detection.models.checks import require, require_types
 from detection.models.features import full_precision
 from detection.models.matching import best_for_an_object, match, select
 from detection.structures import Target
@@ -71,13 +72,14 @@ class RPNOptions:
     post_nms_test: int = 300
 
     def __post_init__(self) -> None:
+        require_types(self, "rpn")
         counts = ("channels", "anchors_per_image", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test")
         for key in counts:
             require(getattr(self, key) >= 1, f"rpn.{key}", getattr(self, key), "1 or more")
         for key in ("positive_fraction", "positive_iou", "negative_iou", "nms_iou"):
             require(0 <= getattr(self, key) <= 1, f"rpn.{key}", getattr(self, key), "in [0, 1]")
         require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", self.negative_iou, "at most positive_iou")
-        require(self.smooth_l1_sigma > 0, "rpn.smooth_l1_sigma", self.smooth_l1_sigma, "above 0")
+        require(1e-3 <= self.smooth_l1_sigma <= 1e3, "rpn.smooth_l1_sigma", self.smooth_l1_sigma, "in [0.001, 1000]")
         require(self.min_size >= 0, "rpn.min_size", self.min_size, "0 or more")
 
 
@@ -155,7 +157,9 @@ class RPN(nn.Module):
         o = self.options
         before, after = (o.pre_nms_train, o.post_nms_train) if self.training else (o.pre_nms_test, o.post_nms_test)
         scores, index = predictions.logits.topk(min(before, len(predictions.logits)))
-        boxes = clip_boxes_to_image(decode(predictions.deltas[index], predictions.anchors[index]), size)
+        boxes = decode(predictions.deltas[index], predictions.anchors[index])
+        # Of a diverging network too: RoI align crashes on boxes that are no numbers, before anyone sees the loss.
+        boxes = clip_boxes_to_image(boxes.nan_to_num(0.0), size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= o.min_size).all(dim=1)
         large |= ~large.any()  # a picture in which no box can be that large keeps the small ones
         # Boxes too small become copies of the best other one: NMS removes them and nobody has to count them.

@@ -95,7 +95,7 @@ DETECTOR = metadata().detector
         {"options": {"width": "4"}},
         {"classes": ["cat"]},
         {"classes": []},
-        {"mean": [[[1.0]], [[1.0]], [[1.0]]]},
+        {"mean": [[[1.0, 2.0]]] * 3},
         {"mean": [1.0]},
         {"mean": ["a", "b", "c"]},
         {"std": [0.0, 1.0, 1.0]},
@@ -110,7 +110,7 @@ DETECTOR = metadata().detector
         {"detector": DETECTOR | {"anchor_scales": [1.0, 2.0, 3.0]}},
         {"detector": DETECTOR | {"shorter_side": 0}},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:80],
 )
 def test_metadata_that_do_not_fit_are_refused(change: dict[str, Any], file: Path) -> None:
     odd = rewrite(file, **change)

@@ -62,7 +62,8 @@ class Plan:
         with open_run(str(self.folder), options, **flags) if self.folder else nullcontext() as run:
             start = 0
             if run is not None and resume:
-                start = restore(run.checkpoints, model, optimizer)
+                start = restore(run.checkpoints, model, optimizer, options.steps)
+                run.update()
                 run.forget_after(start, last=options.steps)
             train(
                 model,

@@ -219,3 +219,14 @@ def test_perfect_regression_has_no_loss_and_recovers_the_objects():
 def test_options_that_make_no_sense_are_named(key: str, value: float):
     with pytest.raises(ConfigError, match=f"rpn.{key} must be"):
         RPNOptions(**{key: value})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_proposals_of_a_diverging_network_are_still_boxes(bad: float) -> None:
+    """RoI align would crash on anything else."""
+    predictions = predictions_of([[0, 0, 40, 40], [30, 30, 70, 70]], [bad, 1.0], torch.full((2, 4), bad).double())
+    for rpn in (make_rpn().train(), make_rpn().eval()):
+        (boxes,) = rpn.propose([predictions], [(80, 64)])
+        assert len(boxes) >= 1
+        assert boxes.isfinite().all()
+        assert ((boxes >= 0) & (boxes <= 80)).all()

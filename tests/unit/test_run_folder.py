@@ -63,9 +63,31 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
         raise ValueError("one\ntwo")
     assert record(tmp_path / "run")["status"] == "failed"
     assert record(tmp_path / "run")["error"] == "ValueError: one two"
-    with run_in(tmp_path / "run", resume=True):
+    with run_in(tmp_path / "run", resume=True) as run:
+        run.update()
         assert record(tmp_path / "run")["error"] is None
     assert record(tmp_path / "run")["status"] == "finished"
+
+
+def test_a_run_that_can_not_go_on_keeps_its_record(tmp_path: Path) -> None:
+    with run_in(tmp_path):
+        pass
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(ValueError, match="damaged"), run_in(tmp_path, resume=True):
+        raise ValueError("damaged checkpoint")  # before the first update
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "{}", '{"step": "x", "split": "train"}', '{"step": 1}', "\udcff", '{"step": 1, "spl']
+)
+def test_foreign_lines_of_metrics_are_dropped_on_resume(tmp_path: Path, line: str) -> None:
+    good = '{"step": 1, "split": "train", "loss": 2.0}'
+    (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n", errors="surrogateescape")
+    run = RunFolder(tmp_path, {"wall_clock_seconds": "abc"})
+    run.forget_after(1, last=9)
+    run.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == good + "\n"
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
@@ -144,7 +166,8 @@ def test_another_run_is_not_resumed_unless_asked_for(tmp_path: Path, config: Con
     with pytest.raises(RunFolderError, match=named), run_in(tmp_path, config, resume=True, **changes):
         pass
     assert (tmp_path / "run.json").read_bytes() == before
-    with run_in(tmp_path, config, resume=True, allow_mismatch=True, **changes):
+    with run_in(tmp_path, config, resume=True, allow_mismatch=True, **changes) as run:
+        run.update()
         assert record(tmp_path)["config"]["seed"] == config.seed
 
 

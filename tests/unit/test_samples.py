@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from backbones.errors import DataError
 from detection.data.annotations import Annotations, DetectionDataset
 from detection.data.samples import make_sample, mirror, resize_scale, scale_boxes, scale_image
 from detection.structures import Target
@@ -132,3 +133,12 @@ def test_half_of_the_pictures_are_mirrored_as_the_seed_says() -> None:
     assert mirrored(True) == mirrored(True)
     assert not any(mirrored(False))
     assert image[0, 0, 0] == 200  # the data set's own picture is left alone
+
+
+def test_a_picture_of_another_size_than_its_annotation_says_is_named() -> None:
+    annotations = Annotations.from_objects(
+        class_names=["a"], image_ids=["street"], sizes=[[300, 400]], images=[0], boxes=[[350, 10, 390, 200]], labels=[1]
+    )
+    dataset = DetectionDataset(annotations, lambda index: torch.zeros(3, 80, 100, dtype=torch.uint8))
+    with pytest.raises(DataError, match="street: is 100x80, its annotation says 400x300"):
+        make_sample(dataset, 0, shorter=80, longest=100)

@@ -64,7 +64,7 @@ def test_a_file_rebuilds_its_network_with_no_config(tmp_path: Path, architecture
     network = get_model(architecture, 3, **options)
     network(torch.randn(4, 3, 64, 64))  # batch-norm statistics other than new ones
     network.eval()
-    wanted = metadata(architecture, options, mean=torch.rand(3, 2, 2).double().tolist())
+    wanted = metadata(architecture, options, mean=torch.rand(3, 32, 32).double().tolist())
     save_weights(tmp_path / "weights.safetensors", network.state_dict(), wanted)
     for path in (tmp_path, tmp_path / "weights.safetensors"):  # a run folder, or the file
         rebuilt, found = load_classifier(path)
@@ -184,3 +184,32 @@ def test_weights_of_another_architecture_name_the_first_tensor_that_does_not_fit
     save_weights(file, get_model("cifar_plain14", 3).state_dict(), metadata())
     with pytest.raises(CheckpointError, match=r"holds layer1\.1"):
         load_classifier(file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    state = get_model("cifar_plain8", 3).state_dict()
+    state["conv1.weight"][0, 0, 0, 0] = value
+    save_weights(tmp_path / "w.safetensors", state, metadata())
+    with pytest.raises(CheckpointError, match=r"conv1\.weight holds values that are not finite"):
+        load_classifier(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"test_resize": "a"},
+        {"test_resize": 0},
+        {"input_size": 10**8},
+        {"input_size": True},
+        {"classes": [1, 2, 3]},
+        {"mean": [[[1.0, 2.0]]] * 3},
+        {"mean": [float("nan")] * 3},
+        {"std": [float("inf")] * 3},
+    ],
+    ids=str,
+)
+def test_nonsense_in_metadata_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    save_weights(tmp_path / "w.safetensors", get_model("cifar_plain8", 3).state_dict(), metadata(**changes))
+    with pytest.raises(CheckpointError, match=rf"metadata's .*{next(iter(changes))}"):
+        load_classifier(tmp_path / "w.safetensors")
