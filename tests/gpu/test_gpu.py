@@ -67,7 +67,7 @@ def classifier(output: Path, **options: Any) -> PretrainConfig:
             test_size=8,
         ),
         train=TrainOptions(steps=3, batch_size=16, checkpoint_every=2, log_every=1, workers=0),
-        optimizer=OptimizerConfig(lr=0.02),
+        optimizer=OptimizerConfig(lr=0.005),
         schedule=ScheduleOptions(name="constant"),
         output=str(output),
         **options,
