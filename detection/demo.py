@@ -51,7 +51,7 @@ class Job:
 
 
 def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> None:
-    """Shows the whole chain on built-in pictures, on a CPU, in about five minutes.
+    """Shows the whole chain on built-in pictures, on a CPU, in about four minutes.
 
     Pretrains a small VGG and a small ResNet, trains Faster R-CNN on both and on the ResNet with new weights, and
     compares them on unseen pictures. Leaves summary.json, table.md, detections.png and all run folders.
