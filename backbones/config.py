@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.engine.acceleration import Precision
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
-
-IMAGENET_MEAN = [123.675, 116.28, 103.53]
-IMAGENET_STD = [58.395, 57.12, 57.375]
 
 
 @dataclass

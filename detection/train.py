@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import IMAGENET_MEAN, IMAGENET_STD, check_options
+from backbones.config import check_options
+from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.data.sampler import SampleKey
 from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import join_world
@@ -133,8 +134,8 @@ def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor
         architecture=wanted.name,
         options=dict(wanted.options),
         classes=[],
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=list(IMAGENET_MEAN),
+        std=list(IMAGENET_STD),
         input_size=config.data.shorter_side,
     )
     return metadata, None

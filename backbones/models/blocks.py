@@ -17,6 +17,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias, as bottlenecks and projections have (Fig. 5, equation 2)."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 

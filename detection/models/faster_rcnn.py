@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.errors import CheckpointError, ConfigError
 from backbones.models import StagedNetwork, get_model
 from backbones.models.vgg import VGG
@@ -17,8 +18,6 @@ from detection.models.roi_heads import RoIHeads, RoIOptions, postprocess
 from detection.models.rpn import RPN, RPNOptions
 from detection.structures import Detections, Target
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 CLASSIFYING_LAYERS = ("fc.", "classifier.6.")
 """How the names of the weights of a ResNet's and a VGG's last layer begin: detection has no use for these."""
 

@@ -1,5 +1,6 @@
 """The command `train_detector` from start to end: what it leaves, what it keeps, and that a kill changes nothing."""
 
+import gc
 import json
 import os
 import signal
@@ -146,6 +147,8 @@ def test_an_interrupted_run_with_dropout_resumes_to_the_same_bits(
             train(cut, vgg, *arguments)
     assert exit_info.value.code == 130
     assert record(cut)["status"] == "interrupted"
+    del exit_info  # its traceback holds the loader, whose processes would else end with the tests
+    gc.collect()
     train(cut, vgg, *arguments, "--resume")
     assert (whole / "weights.safetensors").read_bytes() == (cut / "weights.safetensors").read_bytes()
     assert record(whole)["results"] == record(cut)["results"]
