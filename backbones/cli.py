@@ -25,6 +25,7 @@ def run_command(
     run: Callable[[Any], Any] | None = None,
     *,
     positional: str | None = None,
+    defaults: Callable[[Namespace], dict[str, Any]] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Reads the command line as the parameters of `parameters`, runs it, and turns the user's errors into one line.
@@ -36,6 +37,7 @@ def run_command(
         run: what to call with the dataclass. A command with a dataclass also takes `--config FILE` and
             `--print_config`.
         positional: the list parameter that needs no option name.
+        defaults: gives, from what the user set, further defaults by dotted key (a recipe that an option names).
         argv: the arguments, `sys.argv[1:]` by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -43,6 +45,9 @@ def run_command(
     arguments = [a for a in arguments if a != "--debug"]
     try:
         parser = _parser(parameters, positional, takes_config=run is not None)
+        if defaults is not None:
+            asked = [a for a in arguments if not a.startswith("--print_config")]
+            parser.set_defaults(defaults(parser.parse_args(asked)))
         values = vars(parser.instantiate(parser.parse_args(arguments)))
         for key in ("config", "debug"):
             values.pop(key, None)

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.engine.acceleration import Precision
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
+
+Protocol = Literal["center", "10crop", "multiscale"]
 
 
 @dataclass
@@ -18,11 +19,13 @@ class ModelConfig:
 
     Args:
         name: one of `backbones.list_models()`.
-        options: its options: width, shortcut (A, B, C), stride_in (1x1, 3x3).
+        options: its options: width, shortcut (A, B, C), stride_in (1x1, 3x3), zero_init_residual.
+        freeze_stages: stages (conv1 ... conv5) whose weights and batch norm stay as they are; for fine-tuning.
     """
 
     name: str = "resnet50"
-    options: dict[str, int | float | str] = field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    freeze_stages: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -68,13 +71,18 @@ class ClassificationData:
         test_split: tested on.
         input_size: side of the network's input in pixels.
         test_resize: shorter side before cropping in tests; null leaves pictures as they are.
-        augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), pad_crop_flip (4.2), flip or
-            none.
+        augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), random_resized_crop
+            (GoogLeNet's: a part of random area and shape), pad_crop_flip (4.2), flip or none.
         scale_range: of the shorter side, for scale_crop_flip.
+        area_range: the part's share of the picture, for random_resized_crop.
+        color: "pca" varies colours along the principal components of the training set's (3.4, AlexNet's), "none" does
+            not.
+        transforms: further augmentations of the crop, by their names in torchvision.transforms.v2:
+            [{name: RandomRotation, degrees: 10}, {name: ColorJitter, brightness: 0.4}].
         padding: zeros on each side, for pad_crop_flip.
-        mean: per channel, of pixel values in 0..255; "pixel" or "channel" computes it from the training pictures
-            (cifar10, shapes).
-        std: what channels are divided by; the paper divides by nothing: [1, 1, 1].
+        mean: three numbers in 0..255, or "pixel" or "channel": that of the training set (of folders from the file that
+            `prepare_data.py statistics` leaves); null is that of the given weights, or else ImageNet's.
+        std: what channels are divided by; the paper divides by nothing: [1, 1, 1]; null as for the mean.
         train_size: how many training pictures the built-in shapes draw.
         test_size: how many test pictures they draw.
     """
@@ -85,11 +93,14 @@ class ClassificationData:
     test_split: str = "val"
     input_size: int = 224
     test_resize: int | None = 256
-    augmentation: Literal["scale_crop_flip", "pad_crop_flip", "flip", "none"] = "scale_crop_flip"
+    augmentation: Literal["scale_crop_flip", "random_resized_crop", "pad_crop_flip", "flip", "none"] = "scale_crop_flip"
     scale_range: tuple[int, int] = (256, 480)
+    area_range: tuple[float, float] = (0.08, 1.0)
+    color: Literal["pca", "none"] = "none"
+    transforms: list[dict[str, Any]] = field(default_factory=list)
     padding: int = 4
-    mean: Literal["pixel", "channel"] | list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
-    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
+    mean: Literal["pixel", "channel"] | list[float] | None = None
+    std: list[float] | None = None
     train_size: int = 20000
     test_size: int = 1000
 
@@ -137,12 +148,24 @@ class PretrainConfig(TrainingConfig):
     Args:
         model: the network.
         data: the pictures.
+        fidelity: the recipe that options have their defaults from: "paper" (3.4; 4.2 for CIFAR networks; VGG's own) or
+            "modern"; null for this command's plain defaults. What you set yourself always counts.
+        scale_batch: trains with this times the batch and, by the linear scaling rule, this times the learning rate; all
+            counts of steps are divided by it.
+        label_smoothing: the share of the target that is spread over all classes.
+        exact_bn: compute batch norm's statistics over the training set when training is done, as detection wants them.
+        protocol: how pictures are shown to the network in the test at the end (that during training is "center").
         weights: a run folder or weights file to start from; the last layer starts anew where the classes differ.
         sync_bn: batch norm over the pictures of all processes (GPUs only); the paper's is per process.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: ClassificationData = field(default_factory=ClassificationData)
+    fidelity: Literal["paper", "modern"] | None = None
+    scale_batch: float = 1.0
+    label_smoothing: float = 0.0
+    exact_bn: bool = False
+    protocol: list[Protocol] = field(default_factory=lambda: ["center"])
     weights: str | None = None
     sync_bn: bool = False
 
@@ -173,13 +196,13 @@ def check_data(data: ClassificationData) -> None:
         )
     if data.augmentation == "scale_crop_flip" and not data.input_size <= low <= high:
         raise ConfigError(f"data.scale_range {[low, high]}: must rise, from data.input_size {data.input_size} or more")
+    if data.augmentation == "random_resized_crop" and not 0 < data.area_range[0] <= data.area_range[1] <= 1:
+        raise ConfigError(f"data.area_range {list(data.area_range)}: must rise, above 0 and up to 1")
     if data.padding < 0:
         raise ConfigError(f"data.padding {data.padding}: give 0 or more")
     if isinstance(data.mean, list) and not (len(data.mean) == 3 and all(map(math.isfinite, data.mean))):
         raise ConfigError(f"data.mean {data.mean}: give three numbers")
-    if data.name == "folder" and isinstance(data.mean, str):
-        raise ConfigError(f"data.mean {data.mean}: for folders give three numbers, of pixel values in 0..255")
-    if not (len(data.std) == 3 and all(0 < value < math.inf for value in data.std)):
+    if data.std is not None and not (len(data.std) == 3 and all(0 < value < math.inf for value in data.std)):
         raise ConfigError(f"data.std {data.std}: give three numbers above 0")
 
 

@@ -12,9 +12,11 @@ from backbones.config import OptimizerConfig, TrainingConfig, check_optimizer, c
 from backbones.data.loader import training_batches
 from backbones.data.sampler import SampleKey, StepSampler
 from backbones.engine.acceleration import set_determinism
+from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import ComputeLoss, portion_size, restore, train
-from backbones.engine.run import check_output, open_run
+from backbones.engine.loop import ComputeLoss, TrainState, portion_size, restore, train
+from backbones.engine.plateau import Plateau
+from backbones.engine.run import check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.errors import ConfigError
 
@@ -49,9 +51,13 @@ def fit(
     collate: Callable[[list[Any]], Any],
     compute_loss: ComputeLoss,
     test: Callable[[], dict[str, Any]],
+    monitor: Callable[[], dict[str, Any]] | None = None,
     curve_values: Callable[[dict[str, Any]], dict[str, float]],
     save: Callable[[Path], None],
     format_results: Callable[[dict[str, Any]], str],
+    name_sample: Callable[[int], str],
+    watch: str = "loss",
+    finish: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
     """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
 
@@ -60,9 +66,13 @@ def fit(
         samples: in the training set, whose digest is `fingerprint`.
         load: makes a training sample; `collate` makes a micro-batch of several.
         test: the results of the model as it is, the same in every process.
+        monitor: those of them that are wanted during training too; all by default.
         curve_values: what of the results is worth a curve.
         save: writes the final weights.
         format_results: a table of the results, to print.
+        name_sample: what to call a training sample in messages.
+        watch: which of the numbers of `compute_loss` a plateau of the schedule watches.
+        finish: called when the last step is done, before the weights are saved.
 
     Returns:
         The results in the main process, None in the others.
@@ -80,9 +90,14 @@ def fit(
     )
     with run_folder if world.is_main else nullcontext() as run:
         wait_for_all()
-        optimizer = _optimizer(model, config.optimizer)
+        state = TrainState(
+            model,
+            _optimizer(model, config.optimizer),
+            Plateau(config.schedule) if config.schedule.name == "plateau" else None,
+            WeightAverage(model, options.ema_decay) if options.ema_decay else None,
+        )
         checkpoints = Path(str(config.output)) / "checkpoints"
-        start = restore(checkpoints, model, optimizer, options.steps) if config.resume else 0
+        start = restore(checkpoints, state, options.steps) if config.resume else 0
         if run is not None:
             run.update()
             run.forget_after(start, last=options.steps)
@@ -100,8 +115,7 @@ def fit(
             world_size=world.size,
         )
         train(
-            model,
-            optimizer,
+            state,
             training_batches(load, sampler, workers=options.workers, collate=collate, pin_memory=pin_memory),
             compute_loss,
             lambda step: learning_rate(step, base=config.optimizer.lr, steps=options.steps, schedule=config.schedule),
@@ -111,8 +125,11 @@ def fit(
             start_step=start,
             seed=config.seed,
             precision=config.precision,
-            evaluate=lambda: curve_values(test()),
+            watch=watch,
+            describe_batch=lambda step: _describe_batch(sampler, step, name_sample, run.path if run else None),
+            evaluate=lambda: curve_values((monitor or test)()),
         )
+        finish()
         if run is not None:
             save(run.weights)
         results = test()
@@ -125,6 +142,17 @@ def fit(
             print(compare_with_expected(results, config.expected))
         print(f"weights: {run.weights}")
         return results
+
+
+def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int], str], folder: Path | None) -> str:
+    """Names the samples of a step: the first in words, all of them in a file of the run folder."""
+    names = [name_sample(index) for index in sampler.indices_of(step)]
+    text = f", a batch of {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    if folder is None:
+        return text
+    path = folder / "diverged_batch.json"
+    write_json(path, {"step": step + 1, "samples": names})
+    return f"{text}, all named in {path}"
 
 
 def _optimizer(model: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:

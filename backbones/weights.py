@@ -32,6 +32,8 @@ class WeightsMetadata:
         input_size: the side of the training crops.
         test_resize: the shorter side before cropping in tests; None leaves pictures as they are.
         color_order: of the input's channels.
+        batch_norm: whose statistics batch norm holds: "moving" averages of training, or "exact" ones over the training
+            set.
         category_ids: a detection data set's own ids, in the order of `classes`.
         detector: the further arguments of `get_detector`.
     """
@@ -45,6 +47,7 @@ class WeightsMetadata:
     input_size: int
     test_resize: int | None = None
     color_order: Literal["RGB", "BGR"] = "RGB"
+    batch_norm: Literal["moving", "exact"] = "moving"
     category_ids: list[int] | None = None
     detector: dict[str, Any] = field(default_factory=dict)
 
@@ -177,6 +180,8 @@ def _problem(metadata: WeightsMetadata) -> str | None:
         return "classes is not a list of names"
     if metadata.color_order not in ("RGB", "BGR"):
         return "color_order is neither RGB nor BGR"
+    if metadata.batch_norm not in ("moving", "exact"):
+        return "batch_norm is neither moving nor exact"
     for name, value in (("input_size", metadata.input_size), ("test_resize", metadata.test_resize)):
         if not is_side(value) and not (name == "test_resize" and value is None):
             return f"{name} is not a whole number from 1 to {LARGEST_SIDE}"

@@ -100,6 +100,7 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             curve_values=_curve_values,
             save=lambda path: save_detector(path, detector, metadata),
             format_results=format_results,
+            name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
         )
 
 

@@ -55,6 +55,39 @@ class ScaleCropFlip:
 
 
 @dataclass(frozen=True)
+class RandomResizedCrop:
+    """GoogLeNet's: a random part of the picture or its mirror image, resized to a square (bilinear, antialiased).
+
+    Args:
+        size: the side of the result.
+        low, high: the part's share of the picture's area, uniform between them; its aspect ratio is log-uniform between
+            3:4 and 4:3.
+    """
+
+    size: int
+    low: float
+    high: float
+
+    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
+        box = self.draw_box(*picture.size, rng)
+        part = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        return _maybe_flip(np.asarray(part), rng)
+
+    def draw_box(self, width: int, height: int, rng: Rng) -> tuple[int, int, int, int]:
+        """(x1, y1, x2, y2) of the part. Where ten draws don't fit, the largest central part of an allowed shape."""
+        for _ in range(10):
+            area = width * height * rng.uniform(self.low, self.high)
+            ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = (int(rng.integers(0, rest + 1)) for rest in (width - w, height - h))
+                return left, top, left + w, top + h
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
 class PadCropFlip:
     """Section 4.2: zeros on each side, a random crop of the padded picture or its mirror image."""
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 from backbones.data import shapes
 from backbones.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from backbones.data.cifar10 import read_cifar10
@@ -42,26 +40,6 @@ def read_split(
     if name == "shapes":
         return shapes_for_classification(split, drawn_count, drawn_size)
     return read_cifar10(_needed(root, name), split)
-
-
-def mean_picture(dataset: ClassificationDataset) -> np.ndarray:
-    """The mean of all pictures, (3, H, W) in 0..255; all must be of one size.
-
-    Raises:
-        DataError: a picture has another size.
-    """
-    total: np.ndarray | None = None
-    for index in range(len(dataset)):
-        pixels = np.asarray(dataset.picture(index), dtype=np.float64)
-        if total is None:
-            total = np.zeros_like(pixels)
-        if pixels.shape != total.shape:
-            raise DataError(
-                f"{dataset.name(index)}: its size differs from the first picture's; give data.mean as three numbers"
-            )
-        total += pixels
-    assert total is not None, "readers refuse empty data sets"
-    return (total / len(dataset)).transpose(2, 0, 1)
 
 
 def _needed(root: str | None, name: str) -> str:

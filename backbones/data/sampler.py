@@ -68,6 +68,13 @@ class StepSampler:
                     keys.append(SampleKey(index, derive_seed(self.seed, epoch, index)))
                 yield keys
 
+    def indices_of(self, step: int) -> list[int]:
+        """The places in the data set of a step's whole batch, over all processes."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs = {position // self.size for position in positions}
+        orders = {epoch: epoch_order(self.size, self.seed, epoch) for epoch in epochs}
+        return [int(orders[position // self.size][position % self.size]) for position in positions]
+
 
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
     """The shuffle of one epoch: (size,) int64."""

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from backbones.engine.acceleration import Precision, autocast
+from backbones.engine.average import WeightAverage
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from backbones.engine.distributed import World, data_parallel, mean_over_processes, share_buffers, wait_for_all
+from backbones.engine.plateau import Plateau
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import RunFolder
 from backbones.errors import CheckpointError, ConfigError, UserError
@@ -42,6 +44,7 @@ class TrainOptions:
         log_every: steps between lines of metrics.jsonl, each an average over those steps.
         workers: data-loading processes of each training process; 0 loads in the training process.
         clip_grad_norm: the gradient's norm is cut to this; 0 leaves it alone.
+        ema_decay: test and keep an exponential moving average of the weights with this decay; 0 for none.
     """
 
     steps: int = 1000
@@ -53,6 +56,7 @@ class TrainOptions:
     log_every: int = 20
     workers: int = 4
     clip_grad_norm: float = 0.0
+    ema_decay: float = 0.0
 
 
 def portion_size(options: TrainOptions, world_size: int) -> int:
@@ -67,6 +71,8 @@ def portion_size(options: TrainOptions, world_size: int) -> int:
     for name in ("evaluate_every", "workers", "clip_grad_norm"):
         if not 0 <= getattr(options, name) < math.inf:
             raise ConfigError(f"train.{name} {getattr(options, name)}: give 0 or more")
+    if not 0 <= options.ema_decay < 1:
+        raise ConfigError(f"train.ema_decay {options.ema_decay}: give 0, or a number below 1 such as 0.9999")
     size, rest = divmod(options.batch_size, options.accumulate * world_size)
     if rest:
         raise ConfigError(
@@ -76,8 +82,29 @@ def portion_size(options: TrainOptions, world_size: int) -> int:
     return size
 
 
-def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> int:
-    """Loads the latest of a run's checkpoints into model and optimizer; returns the step to go on from (0: none there).
+@dataclass
+class TrainState:
+    """All that changes in training, and so all that a checkpoint holds.
+
+    Args:
+        model: as it is in one process.
+        optimizer: of its trainable parameters.
+        plateau: lowers the learning rate, where the schedule wants it.
+        average: of the weights, where it is wanted.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    plateau: Plateau | None = None
+    average: WeightAverage | None = None
+
+    def parts(self) -> dict[str, Any]:
+        """What has a `state_dict`, by its name in a checkpoint."""
+        return {name: part for name, part in vars(self).items() if part is not None}
+
+
+def restore(checkpoints: Path, state: TrainState, steps: int) -> int:
+    """Loads the latest of a run's checkpoints into `state`; returns the step to go on from (0: none there).
 
     Raises:
         CheckpointError: it is damaged, of another network, or of a longer run than `steps`.
@@ -85,14 +112,14 @@ def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimize
     path = latest_checkpoint(checkpoints)
     if path is None:
         return 0
-    state = load_checkpoint(path)
+    saved = load_checkpoint(path)
     try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = int(state["step"])
+        for name, part in state.parts().items():
+            part.load_state_dict(saved[name])
+        step = int(saved["step"])
         if any(
             buffer.shape != parameter.shape
-            for parameter, values in optimizer.state.items()
+            for parameter, values in state.optimizer.state.items()
             for buffer in values.values()
             if isinstance(buffer, Tensor) and buffer.ndim
         ):
@@ -105,8 +132,7 @@ def restore(checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimize
 
 
 def train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainState,
     batches: Iterable[Any],
     compute_loss: ComputeLoss,
     learning_rate: Callable[[int], float],
@@ -117,20 +143,25 @@ def train(
     start_step: int,
     seed: int,
     precision: Precision,
+    watch: str = "loss",
+    describe_batch: Callable[[int], str] = lambda step: "",
     evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Trains `model` in place from `start_step` to `options.steps`.
+    """Trains `state.model` in place from `start_step` to `options.steps`; its average takes its place in the end.
 
     Args:
         batches: this process's micro-batches, `options.accumulate` of them a step, starting with those of `start_step`.
         compute_loss: the mean loss over a micro-batch, and what to log.
-        learning_rate: the rate of a step.
+        learning_rate: the rate of a step; a plateau lowers it.
         run: where the main process records; None in the others.
+        watch: which of the logged numbers a plateau watches.
+        describe_batch: what to say of the batch of a step at which the loss is no number.
         evaluate: called with the model in eval mode in every process; its numbers are logged.
 
     Raises:
         DivergedError: the loss became infinite or NaN. No checkpoint is written from then on.
     """
+    model, optimizer, plateau, average = state.model, state.optimizer, state.plateau, state.average
     wrapped = data_parallel(model, world)
     iterator = iter(batches)
     window = _Window(options.batch_size)
@@ -139,10 +170,11 @@ def train(
         for step in bar:
             # Dropout draws from this: a function of the step, so that a resumed run draws the same.
             torch.manual_seed(derive_seed(seed, step, world.rank))
-            rate = learning_rate(step)
+            rate = learning_rate(step) * (plateau.factor if plateau else 1)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
+            watched: list[Tensor] = []
             for portion in range(options.accumulate):
                 last = portion == options.accumulate - 1
                 with nullcontext() if last or wrapped is model else wrapped.no_sync():  # type: ignore[operator]
@@ -150,35 +182,53 @@ def train(
                         loss, numbers = compute_loss(wrapped, next(iterator))
                     (loss / options.accumulate).backward()
                 window.add(loss.detach(), numbers)
+                watched.append(loss.detach() if watch == "loss" else numbers[watch])
             if options.clip_grad_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
             optimizer.step()
+            if average is not None:
+                average.update(model)
+            news = plateau.observe(torch.stack(watched).mean()) if plateau else None
+            if news and world.is_main:
+                bar.write(f"step {step + 1}: {news}")
 
             done = step + 1
             save = _is_due(done, options.checkpoint_every) or done == options.steps
             test = evaluate is not None and _is_due(done, options.evaluate_every) and done < options.steps
             if save or test or _is_due(done, options.log_every):
-                values = window.close(done, options.accumulate) | {"lr": rate}
+                values = window.close(done, options.accumulate, describe_batch) | {"lr": rate}
                 if run is not None:
                     run.log(done, "train", values)
                     bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{rate:g}", refresh=False)
             if test and evaluate is not None:
-                share_buffers(model)
-                model.eval()
-                results = evaluate()
-                model.train()
+                results = _evaluate(state, evaluate)
                 if run is not None:
                     run.log(done, "test", results)
             if save:  # after the rest of the step: a resumed run does nothing of it again
                 _check_weights(model, done)
                 if run is not None:
-                    state = {"step": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                    save_checkpoint(run.checkpoints, done, state, options.keep_checkpoints)
+                    saved = {"step": done} | {name: part.state_dict() for name, part in state.parts().items()}
+                    save_checkpoint(run.checkpoints, done, saved, options.keep_checkpoints)
                 wait_for_all()
             if save or test:
                 window.start_clock()
+    if average is not None:
+        average.exchange(model)
     share_buffers(model)
     model.eval()
+
+
+def _evaluate(state: TrainState, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Tests the weights that the run would keep: their average, where there is one."""
+    if state.average is not None:
+        state.average.exchange(state.model)
+    share_buffers(state.model)
+    state.model.eval()
+    results = evaluate()
+    state.model.train()
+    if state.average is not None:
+        state.average.exchange(state.model)
+    return results
 
 
 def _progress_bar(start: int, steps: int, *, shown: bool) -> tqdm:
@@ -224,7 +274,7 @@ class _Window:
         for name, value in numbers.items():
             self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
 
-    def close(self, step: int, accumulate: int) -> dict[str, float]:
+    def close(self, step: int, accumulate: int, describe_batch: Callable[[int], str]) -> dict[str, float]:
         """The averages, over all processes; starts anew.
 
         Raises:
@@ -237,7 +287,8 @@ class _Window:
         losses, sums = numbers[:count], numbers[count:]
         if not all(map(math.isfinite, numbers)):
             bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), count - 1)
-            raise _diverged(f"the loss is not a finite number at step {step - steps + bad // accumulate + 1}")
+            bad_step = step - steps + bad // accumulate
+            raise _diverged(f"the loss is not a finite number at step {bad_step + 1}{describe_batch(bad_step)}")
         seconds = time.monotonic() - self._started
         averages = {"loss": sum(losses) / count} | {name: s / count for name, s in zip(self._sums, sums, strict=True)}
         averages["images_per_second"] = round(steps * self._batch_size / max(seconds, 1e-9), 2)

@@ -35,7 +35,15 @@ _FREE_TO_CHANGE = (
     "expected",
 )
 # What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
-_OWN = ("metrics.jsonl", "weights.safetensors", "checkpoints", "events.out.tfevents.*", ".*.tmp", "run.json")
+_OWN = (
+    "metrics.jsonl",
+    "diverged_batch.json",
+    "weights.safetensors",
+    "checkpoints",
+    "events.out.tfevents.*",
+    ".*.tmp",
+    "run.json",
+)
 
 
 class RunFolder:

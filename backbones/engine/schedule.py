@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""The learning rate as a pure function of the step (but for `plateau.py`)."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,17 +12,26 @@ class ScheduleOptions:
     """How the learning rate changes.
 
     Args:
-        name: "step" divides at milestones, "cosine" falls to zero at the last step, "constant" stays.
+        name: "step" divides at milestones, "plateau" when the training error stops falling (3.4), "cosine" falls to
+            zero at the last step, "constant" stays.
         milestones: optimizer steps at which "step" multiplies the rate by `factor`.
-        factor: what each milestone multiplies the rate by.
+        factor: what each milestone, or plateau, multiplies the rate by.
+        plateau_window: steps over which "plateau" averages the training error before it looks at it.
+        plateau_patience: windows in a row without a better error that make a plateau.
+        plateau_improvement: how much lower an error must be to be a better one (errors in percent).
+        plateau_reductions: plateaus after which the rate stays.
         warmup_steps: steps with a lower rate at the start.
         warmup_factor: the share of the rate in the first of them; it rises linearly ("linear") or stays ("constant").
         warmup: "linear" or "constant".
     """
 
-    name: Literal["step", "cosine", "constant"] = "step"
+    name: Literal["step", "plateau", "cosine", "constant"] = "step"
     milestones: list[int] = field(default_factory=list)
     factor: float = 0.1
+    plateau_window: int = 5000
+    plateau_patience: int = 5
+    plateau_improvement: float = 0.1
+    plateau_reductions: int = 3
     warmup_steps: int = 0
     warmup_factor: float = 0.1
     warmup: Literal["linear", "constant"] = "linear"
@@ -32,19 +41,22 @@ def check_schedule(schedule: ScheduleOptions) -> None:
     """Refuses schedules that make no sense.
 
     Raises:
-        ConfigError: milestones out of order, a negative warm-up or factor.
+        ConfigError: milestones out of order, a negative warm-up or factor, an empty window.
     """
     if schedule.milestones != sorted(set(schedule.milestones)):
         raise ConfigError(f"schedule.milestones {schedule.milestones}: give rising steps")
     if schedule.warmup_steps < 0:
         raise ConfigError(f"schedule.warmup_steps {schedule.warmup_steps}: give 0 or more")
-    for name in ("factor", "warmup_factor"):
+    for name in ("plateau_window", "plateau_patience"):
+        if getattr(schedule, name) < 1:
+            raise ConfigError(f"schedule.{name} {getattr(schedule, name)}: give 1 or more")
+    for name in ("factor", "warmup_factor", "plateau_improvement", "plateau_reductions"):
         if not 0 <= getattr(schedule, name) < math.inf:
             raise ConfigError(f"schedule.{name} {getattr(schedule, name)}: give a number of 0 or more")
 
 
 def learning_rate(step: int, *, base: float, steps: int, schedule: ScheduleOptions) -> float:
-    """The rate of optimizer step `step` (the first is 0) in a run of `steps` steps."""
+    """The rate of optimizer step `step` (the first is 0) in a run of `steps` steps; a plateau's factor comes on top."""
     rate = base
     if schedule.name == "step":
         rate *= schedule.factor ** sum(step >= milestone for milestone in schedule.milestones)

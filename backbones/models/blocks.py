@@ -152,6 +152,16 @@ def make_blocks(
     return nn.Sequential(block(in_channels, stride=stride), *rest)
 
 
+def zero_last_batch_norm(network: nn.Module) -> None:
+    """Starts every residual block as its shortcut: the weight of its last batch norm is 0 (Goyal et al. 2017)."""
+    for module in network.modules():
+        if isinstance(module, BasicBlock | Bottleneck) and module.downsample is not None:
+            last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+            for name, parameter in last.named_parameters():  # none where there is no batch norm
+                if name == "weight":
+                    nn.init.zeros_(parameter)
+
+
 def he_initialise(network: nn.Module) -> None:
     """Draws convolutions and linear layers as He et al. 2015 (normal, fan-in, for ReLU), with biases of 0."""
     for module in network.modules():

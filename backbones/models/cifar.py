@@ -5,7 +5,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from backbones.models.blocks import BasicBlock, NormLayer, ShortcutOption, conv3x3, he_initialise, make_blocks
+from backbones.models.blocks import (
+    BasicBlock,
+    NormLayer,
+    ShortcutOption,
+    conv3x3,
+    he_initialise,
+    make_blocks,
+    zero_last_batch_norm,
+)
 from backbones.models.stages import Stage, StagedNetwork
 
 
@@ -17,6 +25,7 @@ class CifarResNet(StagedNetwork):
         num_classes: 0 makes `fc` the identity.
         shortcut: option of 3.3 where dimensions change, see `make_shortcut`; None makes a plain net.
         width: channels of conv1; the three stages have width, 2 and 4 times width.
+        zero_init_residual: every residual block starts as its shortcut.
         norm_layer: makes batch normalisation from the number of channels.
     """
 
@@ -29,6 +38,7 @@ class CifarResNet(StagedNetwork):
         *,
         shortcut: ShortcutOption | None = "A",
         width: int = 16,
+        zero_init_residual: bool = False,
         norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         super().__init__(num_classes=num_classes, num_features=4 * width)
@@ -43,6 +53,8 @@ class CifarResNet(StagedNetwork):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = self.last_layer()
         he_initialise(self)
+        if zero_init_residual:
+            zero_last_batch_norm(self)
 
     def stages(self) -> dict[str, Stage]:
         width = self.conv1.out_channels

@@ -37,9 +37,11 @@ _WIDTH = {"width": _Option(lambda v: _is_number(v, int) and 1 <= v <= 256, "an i
 _SHORTCUT = {"shortcut": _Option(lambda v: v in ("A", "B", "C"), "one of A, B, C")}
 _STRIDE_IN = {"stride_in": _Option(lambda v: v in ("1x1", "3x3"), "one of 1x1, 3x3")}
 _DROPOUT = {"dropout": _Option(lambda v: _is_number(v, int, float) and 0 <= v < 1, "a number from 0 to below 1")}
+_ZERO_INIT = {"zero_init_residual": _Option(lambda v: isinstance(v, bool), "true or false")}
+_RESIDUAL = _SHORTCUT | _ZERO_INIT | _WIDTH
 _IMAGENET = {
-    **{f"resnet{d}": _Architecture(partial(ResNet, d), _SHORTCUT | _WIDTH) for d in BASIC_DEPTHS},
-    **{f"resnet{d}": _Architecture(partial(ResNet, d), _SHORTCUT | _STRIDE_IN | _WIDTH) for d in BOTTLENECK_DEPTHS},
+    **{f"resnet{d}": _Architecture(partial(ResNet, d), _RESIDUAL) for d in BASIC_DEPTHS},
+    **{f"resnet{d}": _Architecture(partial(ResNet, d), _RESIDUAL | _STRIDE_IN) for d in BOTTLENECK_DEPTHS},
     **{f"plain{d}": _Architecture(partial(ResNet, d, shortcut=None), _WIDTH) for d in BASIC_DEPTHS},
     **{f"vgg{d}": _Architecture(partial(VGG, d), _DROPOUT | _WIDTH) for d in CONVOLUTIONS},
     **{f"vgg{d}_bn": _Architecture(partial(VGG, d, batch_norm=True), _DROPOUT | _WIDTH) for d in CONVOLUTIONS},
@@ -58,8 +60,9 @@ def get_model(
             the paper's data set: 1000 for ImageNet, 10 for CIFAR-10.
         norm_layer: makes every batch normalisation from its number of channels.
         options: `width` (channels of conv1; 64, CIFAR 16); residual networks have `shortcut` "A", "B" or "C" (3.3;
-            default "B", CIFAR "A"); those of 50 layers and more have `stride_in` "1x1" (the paper's) or "3x3" ("v1.5");
-            VGGs have `dropout` (after fc6 and fc7; 0.5).
+            default "B", CIFAR "A") and `zero_init_residual` (blocks start as their shortcuts; off); those of 50 layers
+            and more have `stride_in` "1x1" (the paper's) or "3x3" ("v1.5"); VGGs have `dropout` (after fc6 and fc7;
+            0.5).
 
     Returns:
         The network, in training mode: (B, 3, H, W) float pictures to (B, num_classes) logits.
@@ -95,7 +98,7 @@ def _architecture(name: str) -> _Architecture:
                 raise ConfigError(f"no model {name!r}: CIFAR networks have 6n+2 layers (8, 14, 20, ...), not {depth}")
             if cifar[1] == "plain":
                 return _Architecture(partial(CifarResNet, depth, shortcut=None), _WIDTH)
-            return _Architecture(partial(CifarResNet, depth), _SHORTCUT | _WIDTH)
+            return _Architecture(partial(CifarResNet, depth), _RESIDUAL)
     raise ConfigError(f"no model {name!r}: choose from {', '.join(list_models())}, or another CIFAR depth of 6n+2")
 
 

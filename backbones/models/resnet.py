@@ -14,6 +14,7 @@ from backbones.models.blocks import (
     StrideIn,
     he_initialise,
     make_blocks,
+    zero_last_batch_norm,
 )
 from backbones.models.stages import Stage, StagedNetwork
 
@@ -30,6 +31,7 @@ class ResNet(StagedNetwork):
         shortcut: option of 3.3 where dimensions change, see `make_shortcut`; None makes a plain net.
         stride_in: where a bottleneck has its stride; basic blocks have no such choice.
         width: channels of conv1; every other layer scales with it.
+        zero_init_residual: every residual block starts as its shortcut.
         norm_layer: makes batch normalisation from the number of channels.
     """
 
@@ -43,6 +45,7 @@ class ResNet(StagedNetwork):
         shortcut: ShortcutOption | None = "B",
         stride_in: StrideIn = "1x1",
         width: int = 64,
+        zero_init_residual: bool = False,
         norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         bottleneck = depth in BOTTLENECK_DEPTHS
@@ -64,6 +67,8 @@ class ResNet(StagedNetwork):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = self.last_layer()
         he_initialise(self)
+        if zero_init_residual:
+            zero_last_batch_norm(self)
 
     def stages(self) -> dict[str, Stage]:
         channels = self.num_features

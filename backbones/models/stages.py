@@ -1,7 +1,8 @@
 """The stages of a network, named as in Table 1 of the paper, so that others can take a network apart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -38,10 +39,44 @@ class StagedNetwork(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.num_features = num_features
+        self.frozen_stages: tuple[str, ...] = ()
 
     def last_layer(self) -> nn.Module:
         """A new layer that classifies the features, or passes them on where there are no classes."""
         return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Fixes stages: their weights get no gradient and their batch norm keeps its statistics in training.
+
+        Raises:
+            ConfigError: the network has no such stage.
+        """
+        stages = self.stages()
+        for name in names:
+            if name not in stages:
+                raise ConfigError(f"no stage {name!r}: the network has {', '.join(stages)}")
+            for module in stages[name].modules:
+                module.requires_grad_(False)
+        self.frozen_stages = tuple(names)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen_stages:
+            for module in self.stages()[name].modules:
+                module.eval()
+        return self
+
+    def describe_parameters(self) -> str:
+        """A table of the trainable and the fixed parameters of each stage and of the layers after the last."""
+        staged = {id(p) for stage in self.stages().values() for m in stage.modules for p in m.parameters()}
+        parts = {name: [p for m in stage.modules for p in m.parameters()] for name, stage in self.stages().items()}
+        parts["classifier"] = [p for p in self.parameters() if id(p) not in staged]
+        lines = [f"{'part':<10}{'trainable':>14}{'fixed':>14}"]
+        for name, parameters in parts.items():
+            trainable = sum(p.numel() for p in parameters if p.requires_grad)
+            lines.append(f"{name:<10}{trainable:>14,}{sum(p.numel() for p in parameters) - trainable:>14,}")
+        return "\n".join(lines)
 
     def stages(self) -> dict[str, Stage]:
         """All stages by name, in the order in which they run, without the pooling and classifier after the last."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from backbones.data.cifar10 import CLASS_NAMES, read_cifar10
-from backbones.data.readers import mean_picture, read_split
+from backbones.data.readers import read_split
+from backbones.data.statistics import compute_statistics
 from backbones.errors import ConfigError, DataError
 
 
@@ -49,8 +50,9 @@ def test_pictures_and_labels_come_in_the_order_of_the_files(root: Path) -> None:
 def test_the_mean_picture_is_the_mean_of_the_pixels(root: Path) -> None:
     train = read_cifar10(root, "train")
     pixels = np.stack([np.asarray(train.picture(index)) for index in range(20)]).astype(float)
-    assert mean_picture(train).shape == (3, 32, 32)
-    np.testing.assert_allclose(mean_picture(train), pixels.mean(0).transpose(2, 0, 1))
+    found = compute_statistics(train, size=32, shorter=None, workers=0, progress=False)
+    assert found.mean_picture.shape == (3, 32, 32)
+    np.testing.assert_allclose(found.mean_picture, pixels.mean(0).transpose(2, 0, 1))
 
 
 def test_the_fingerprint_tells_splits_and_labels_apart(root: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.engine.distributed import World
-from backbones.engine.loop import DivergedError, TrainOptions, portion_size, restore, train
+from backbones.engine.loop import DivergedError, TrainOptions, TrainState, portion_size, restore, train
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import open_run
 from backbones.errors import ConfigError
@@ -62,12 +62,11 @@ class Plan:
         with open_run(str(self.folder), options, **flags) if self.folder else nullcontext() as run:
             start = 0
             if run is not None and resume:
-                start = restore(run.checkpoints, model, optimizer, options.steps)
+                start = restore(run.checkpoints, TrainState(model, optimizer), options.steps)
                 run.update()
                 run.forget_after(start, last=options.steps)
             train(
-                model,
-                optimizer,
+                TrainState(model, optimizer),
                 self.batches or batches(options.batch_size // options.accumulate, start * options.accumulate),
                 self.compute_loss,
                 self.learning_rate,

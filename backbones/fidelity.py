@@ -1,0 +1,187 @@
+"""Recipes: the paper's for each family of networks, a modern one, and how far a configuration is from the paper's.
+
+A recipe is a flat dictionary of the dotted keys of `PretrainConfig`. Named by `fidelity`, it gives the defaults; every
+run prints where it departs from the paper's, whether it names one or not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from backbones.config import PretrainConfig
+from backbones.errors import ConfigError
+
+_PAPER_IMAGENET: dict[str, Any] = {  # Section 3.4
+    "model.freeze_stages": [],
+    "data.input_size": 224,
+    "data.test_resize": 256,
+    "data.augmentation": "scale_crop_flip",
+    "data.scale_range": [256, 480],
+    "data.color": "pca",
+    "data.transforms": [],
+    "data.mean": "pixel",
+    "data.std": [1.0, 1.0, 1.0],
+    "train.steps": 600_000,
+    "train.batch_size": 256,
+    "train.clip_grad_norm": 0.0,
+    "train.ema_decay": 0.0,
+    "optimizer.lr": 0.1,
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 1e-4,
+    "schedule.name": "plateau",
+    "schedule.factor": 0.1,
+    "schedule.warmup_steps": 0,
+    "label_smoothing": 0.0,
+    "exact_bn": True,
+    "weights": None,
+    "sync_bn": False,
+}
+_PAPER_VGG = _PAPER_IMAGENET | {  # Simonyan and Zisserman, 3.1
+    "data.scale_range": [256, 512],
+    "train.steps": 370_000,
+    "optimizer.lr": 0.01,
+    "optimizer.weight_decay": 5e-4,
+    "exact_bn": False,
+}
+_PAPER_CIFAR = _PAPER_IMAGENET | {  # Section 4.2
+    "data.input_size": 32,
+    "data.test_resize": None,
+    "data.augmentation": "pad_crop_flip",
+    "data.padding": 4,
+    "data.color": "none",
+    "train.steps": 64_000,
+    "train.batch_size": 128,
+    "schedule.name": "step",
+    "schedule.milestones": [32_000, 48_000],
+    "exact_bn": False,
+}
+del _PAPER_CIFAR["data.scale_range"]
+_MODERN: dict[str, Any] = {
+    "data.augmentation": "random_resized_crop",
+    "data.color": "none",
+    "data.mean": None,
+    "data.std": None,
+    "train.ema_decay": 0.9999,
+    "schedule.name": "cosine",
+    "label_smoothing": 0.1,
+}
+_CONVENIENCE: dict[str, Any] = {  # What a recipe sets without it being part of the paper's.
+    "train.checkpoint_every": 5000,
+    "train.evaluate_every": 25_000,
+    "train.log_every": 100,
+    "train.workers": 16,
+    "protocol": ["center", "10crop", "multiscale"],
+}
+_PAPER_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "zero_init_residual": False}
+_MODERN_OPTIONS: dict[str, Any] = {"stride_in": "3x3", "zero_init_residual": True}
+
+
+def paper_recipe(name: str) -> dict[str, Any]:
+    """The paper's recipe for a network: 3.4 for ImageNet's, 4.2 for CIFAR's, VGG's own."""
+    if name.startswith("cifar_"):
+        return _PAPER_CIFAR
+    return _PAPER_VGG if name.startswith("vgg") else _PAPER_IMAGENET
+
+
+def recipe_defaults(fidelity: str | None, name: str) -> dict[str, Any]:
+    """The defaults, by dotted key, that a fidelity stands for."""
+    if fidelity is None:
+        return {}
+    if name.startswith("cifar_"):
+        convenience = {"train.checkpoint_every": 4000, "train.evaluate_every": 4000, "train.log_every": 100}
+        modern = {key: value for key, value in _MODERN.items() if not key.startswith("data.")}
+    else:
+        convenience, modern = _CONVENIENCE, _MODERN
+    recipe = paper_recipe(name) | convenience
+    return recipe if fidelity == "paper" else recipe | modern | _warm_up(recipe)
+
+
+def resolve(config: PretrainConfig) -> PretrainConfig:
+    """The configuration that is run and recorded: with the recipe's options of the network, and the batch scaled.
+
+    Raises:
+        ConfigError: the batch can't be scaled so.
+    """
+    if config.fidelity == "modern":
+        known = {key: value for key, value in _MODERN_OPTIONS.items() if _has_option(config.model.name, key)}
+        config = replace(config, model=replace(config.model, options=known | config.model.options))
+    return config if config.scale_batch == 1 else _scale_batch(config, config.scale_batch)
+
+
+def departures(config: PretrainConfig) -> list[str]:
+    """Where a resolved configuration does something else than the paper's recipe for its network."""
+    wanted = paper_recipe(config.model.name)
+    found = _flatten(asdict(config))
+    lines = [
+        f"{key}: {_show(found[key])} (paper: {_show(value)})"
+        for key, value in wanted.items()
+        if _plain(found[key]) != _plain(value)
+    ]
+    for key, value in config.model.options.items():
+        if key in _PAPER_OPTIONS and value != _PAPER_OPTIONS[key]:
+            lines.append(f"model.options.{key}: {value} (paper: {_PAPER_OPTIONS[key]})")
+        elif key == "width":
+            lines.append(f"model.options.width: {value} channels in conv1")
+    return lines
+
+
+def format_departures(config: PretrainConfig) -> str:
+    """`departures` as text, to print."""
+    lines = departures(config)
+    if not lines:
+        return "recipe: the paper's"
+    return "\n".join([f"recipe: departs from the paper's in {len(lines)}:", *(f"  {line}" for line in lines)])
+
+
+def _scale_batch(config: PretrainConfig, scale: float) -> PretrainConfig:
+    def steps(count: int) -> int:
+        return max(1, round(count / scale)) if count else 0
+
+    batch = config.train.batch_size * scale
+    if not (0 < scale < float("inf") and batch >= 1 and batch == int(batch)):
+        raise ConfigError(f"scale_batch {scale}: train.batch_size {config.train.batch_size} can't be scaled by it")
+    train, schedule = config.train, config.schedule
+    return replace(
+        config,
+        scale_batch=1.0,
+        train=replace(
+            train,
+            batch_size=int(batch),
+            steps=steps(train.steps),
+            checkpoint_every=steps(train.checkpoint_every),
+            evaluate_every=steps(train.evaluate_every),
+        ),
+        optimizer=replace(config.optimizer, lr=config.optimizer.lr * scale),
+        schedule=replace(
+            schedule,
+            milestones=[steps(milestone) for milestone in schedule.milestones],
+            plateau_window=steps(schedule.plateau_window),
+            warmup_steps=steps(schedule.warmup_steps),
+        ),
+    )
+
+
+def _warm_up(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {"schedule.warmup_steps": recipe["train.steps"] // 20}
+
+
+def _has_option(name: str, option: str) -> bool:
+    if option == "stride_in":
+        return name in ("resnet50", "resnet101", "resnet152")
+    return "resnet" in name
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and key != "options"
+        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None or value == [] else str(_plain(value))
