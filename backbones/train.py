@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from backbones.cli import run_command
 from backbones.config import ClassificationData, PretrainConfig, Protocol, check_data, check_options
@@ -27,6 +26,7 @@ from backbones.errors import CheckpointError, ConfigError, DataError
 from backbones.evaluate import format_errors, normalize, test_classifiers
 from backbones.fidelity import format_departures, recipe_defaults, resolve
 from backbones.models import StagedNetwork, get_model
+from backbones.progress import progress_bar
 from backbones.training import fit, prepare
 from backbones.weights import WeightsMetadata, load_state, load_weights, save_weights
 
@@ -295,7 +295,7 @@ def _use_exact_batch_norm(
     batches = training_batches(
         load, sampler, workers=options.workers, collate=_collate, pin_memory=world.device.type == "cuda"
     )
-    bar = tqdm(batches, total=len(sampler), unit="batch", desc="batch norm", disable=not world.is_main, mininterval=0.5)
+    bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)
     with autocast(config.precision, world.device):
         average_batch_norm(model, map(prepare_input, bar))
 

@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from backbones.data.augment import center_crop
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.loader import testing_batches
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
+from backbones.progress import progress_bar
 
 _BATCH = 64
 _TEXTS = ("count", "fingerprint")
@@ -85,7 +85,7 @@ def compute_statistics(
     total = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
     batches = testing_batches(load, range(len(dataset)), batch_size=_BATCH, workers=workers, collate=torch.stack)
-    with tqdm(total=len(dataset), unit="picture", desc="statistics", disable=not progress, mininterval=0.5) as bar:
+    with progress_bar(total=len(dataset), unit="picture", description="statistics", shown=progress) as bar:
         for batch in batches:
             pixels = batch.numpy()
             total += pixels.sum(0, dtype=np.int64)

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from backbones.engine.acceleration import Precision, autocast
 from backbones.engine.average import WeightAverage
@@ -21,6 +19,7 @@ from backbones.engine.plateau import Plateau
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import RunFolder
 from backbones.errors import CheckpointError, ConfigError, UserError
+from backbones.progress import progress_bar
 
 # (the model as wrapped for many processes, a micro-batch) -> (loss to minimise, numbers to log)
 ComputeLoss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
@@ -166,7 +165,8 @@ def train(
     iterator = iter(batches)
     window = _Window(options.batch_size)
     model.train()
-    with _progress_bar(start_step, options.steps, shown=world.is_main) as bar:
+    steps = range(start_step, options.steps)
+    with progress_bar(steps, total=options.steps, initial=start_step, unit="step", shown=world.is_main) as bar:
         for step in bar:
             # Dropout draws from this: a function of the step, so that a resumed run draws the same.
             torch.manual_seed(derive_seed(seed, step, world.rank))
@@ -229,11 +229,6 @@ def _evaluate(state: TrainState, evaluate: Callable[[], dict[str, float]]) -> di
     if state.average is not None:
         state.average.exchange(state.model)
     return results
-
-
-def _progress_bar(start: int, steps: int, *, shown: bool) -> tqdm:
-    interval = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=not shown, mininterval=interval)
 
 
 def _is_due(done: int, every: int) -> bool:

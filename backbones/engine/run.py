@@ -33,6 +33,7 @@ _FREE_TO_CHANGE = (
     "train.keep_checkpoints",
     "train.log_every",
     "expected",
+    "protocol",
 )
 # What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
 _OWN = (
