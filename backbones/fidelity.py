@@ -83,8 +83,9 @@ def paper_recipe(name: str) -> dict[str, Any]:
     return _PAPER_VGG if name.startswith("vgg") else _PAPER_IMAGENET
 
 
-def recipe_defaults(fidelity: str | None, name: str) -> dict[str, Any]:
-    """The defaults, by dotted key, that a fidelity stands for."""
+def recipe_defaults(asked: Any) -> dict[str, Any]:
+    """The defaults, by dotted key, that `asked.fidelity` stands for with the network `asked.model.name`."""
+    fidelity, name = asked.fidelity, asked.model.name
     if fidelity is None:
         return {}
     if name.startswith("cifar_"):

@@ -306,12 +306,7 @@ def _curve_values(results: dict[str, Any]) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command `pretrain`."""
-    run_command(
-        PretrainConfig,
-        pretrain,
-        defaults=lambda asked: recipe_defaults(asked.fidelity, asked.model.name),
-        argv=argv,
-    )
+    run_command(PretrainConfig, pretrain, defaults=recipe_defaults, argv=argv)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from backbones.cli import run_command
 from backbones.config import Expected, PretrainConfig, check_data, check_optimizer, check_options
 from backbones.engine.loop import portion_size
 from backbones.engine.schedule import check_schedule
+from backbones.fidelity import recipe_defaults
 from backbones.models import get_model
 from backbones.train import main as pretrain_main
 from detection import get_detector
@@ -27,12 +28,47 @@ PAPER = {
     "coco/vgg16": {"coco.AP50": 41.5, "coco.AP": 21.2},
     "coco/resnet101": {"coco.AP50": 48.4, "coco.AP": 27.2},
     "cifar/resnet20": {"center.top1_error": 8.75},
+    "imagenet/plain18": {"10crop.top1_error": 27.94},
+    "imagenet/plain34": {"10crop.top1_error": 28.54, "10crop.top5_error": 10.02},
+    "imagenet/resnet18_a": {"10crop.top1_error": 27.88},
+    "imagenet/resnet34_a": {"10crop.top1_error": 25.03, "10crop.top5_error": 7.76},
+    "imagenet/resnet34_b": {
+        "10crop.top1_error": 24.52,
+        "10crop.top5_error": 7.46,
+        "multiscale.top1_error": 21.84,
+        "multiscale.top5_error": 5.71,
+    },
+    "imagenet/resnet34_c": {
+        "10crop.top1_error": 24.19,
+        "10crop.top5_error": 7.4,
+        "multiscale.top1_error": 21.53,
+        "multiscale.top5_error": 5.6,
+    },
     "imagenet/resnet50": {
         "center.top1_error": 24.7,
         "center.top5_error": 7.8,
         "10crop.top1_error": 22.85,
         "10crop.top5_error": 6.71,
+        "multiscale.top1_error": 20.74,
+        "multiscale.top5_error": 5.25,
     },
+    "imagenet/resnet101": {
+        "center.top1_error": 23.6,
+        "center.top5_error": 7.1,
+        "10crop.top1_error": 21.75,
+        "10crop.top5_error": 6.05,
+        "multiscale.top1_error": 19.87,
+        "multiscale.top5_error": 4.6,
+    },
+    "imagenet/resnet152": {
+        "center.top1_error": 23,
+        "center.top5_error": 6.7,
+        "10crop.top1_error": 21.43,
+        "10crop.top5_error": 5.71,
+        "multiscale.top1_error": 19.38,
+        "multiscale.top5_error": 4.49,
+    },
+    "imagenet/vgg16": {"10crop.top1_error": 28.07, "10crop.top5_error": 9.33},
 }
 
 
@@ -47,7 +83,10 @@ def is_detector(file: Path) -> bool:
 def read(file: Path) -> Any:
     """The resolved configuration that the command would run with."""
     configs: list[Any] = []
-    run_command(DetectorConfig if is_detector(file) else PretrainConfig, configs.append, argv=["--config", str(file)])
+    if is_detector(file):
+        run_command(DetectorConfig, configs.append, argv=["--config", str(file)])
+    else:
+        run_command(PretrainConfig, configs.append, defaults=recipe_defaults, argv=["--config", str(file)])
     (config,) = configs
     return config
 
@@ -173,4 +212,5 @@ def test_the_papers_cifar_and_imagenet_recipes() -> None:
     imagenet = read(CONFIGS / "imagenet/resnet50.yaml")
     assert (imagenet.train.steps, imagenet.train.batch_size, imagenet.optimizer.lr) == (600_000, 256, 0.1)
     assert (imagenet.data.input_size, imagenet.data.scale_range) == (224, (256, 480))
-    assert imagenet.model.options == {"stride_in": "1x1", "shortcut": "B"}
+    assert imagenet.model.options == {"shortcut": "B"}
+    assert get_model("resnet50").layer2[0].conv1.stride == (2, 2)  # the first 1x1, unless asked otherwise

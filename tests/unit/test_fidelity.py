@@ -1,0 +1,85 @@
+"""Recipes: the paper's, the modern one, what departs, and scaled batches."""
+
+from typing import Any
+
+import pytest
+
+from backbones.cli import run_command
+from backbones.config import ModelConfig, PretrainConfig
+from backbones.engine.loop import TrainOptions
+from backbones.errors import ConfigError
+from backbones.fidelity import departures, format_departures, recipe_defaults, resolve
+
+
+def read(*argv: str) -> PretrainConfig:
+    configs: list[Any] = []
+    run_command(PretrainConfig, configs.append, defaults=recipe_defaults, argv=argv)
+    return resolve(configs[0])
+
+
+@pytest.mark.parametrize("name", ["plain34", "resnet50", "vgg16", "cifar_resnet20"])
+def test_the_papers_recipe_departs_in_nothing(name: str) -> None:
+    assert departures(read("--fidelity", "paper", "--model.name", name)) == []
+
+
+def test_the_papers_numbers() -> None:
+    """Section 3.4; VGG's own; Section 4.2."""
+    resnet, vgg, cifar = (
+        read("--fidelity", "paper", "--model.name", name) for name in ("resnet50", "vgg16", "cifar_resnet56")
+    )
+    for config, steps, batch, lr, decay in [
+        (resnet, 600_000, 256, 0.1, 1e-4),
+        (vgg, 370_000, 256, 0.01, 5e-4),
+        (cifar, 64_000, 128, 0.1, 1e-4),
+    ]:
+        assert (config.train.steps, config.train.batch_size) == (steps, batch)
+        assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (lr, 0.9, decay)
+    assert (resnet.data.scale_range, resnet.data.mean, resnet.data.color) == ((256, 480), "pixel", "pca")
+    assert (resnet.schedule.name, resnet.schedule.factor, resnet.exact_bn) == ("plateau", 0.1, True)
+    assert (cifar.schedule.milestones, cifar.data.augmentation) == ([32_000, 48_000], "pad_crop_flip")
+
+
+def test_what_is_said_counts_and_is_listed() -> None:
+    config = read(
+        *("--fidelity", "paper", "--optimizer.lr", "0.2", "--data.std", "[58, 57, 57]"),
+        *("--model.options", "{width: 16, stride_in: 3x3}"),
+    )
+    assert config.train.steps == 600_000
+    assert departures(config) == [
+        "data.std: [58.0, 57.0, 57.0] (paper: [1.0, 1.0, 1.0])",
+        "optimizer.lr: 0.2 (paper: 0.1)",
+        "model.options.width: 16 channels in conv1",
+        "model.options.stride_in: 3x3 (paper: 1x1)",
+    ]
+    assert format_departures(config).splitlines()[0] == "recipe: departs from the paper's in 4:"
+
+
+def test_the_modern_recipe() -> None:
+    config = read("--fidelity", "modern", "--model.options", "{width: 32}")
+    assert config.model.options == {"width": 32, "stride_in": "3x3", "zero_init_residual": True}
+    assert (config.data.augmentation, config.schedule.name) == ("random_resized_crop", "cosine")
+    assert (config.label_smoothing, config.train.ema_decay) == (0.1, 0.9999)
+    assert config.schedule.warmup_steps == 30_000
+    text = format_departures(config)
+    for key in ("stride_in", "zero_init_residual", "schedule.name", "label_smoothing", "ema_decay", "augmentation"):
+        assert key in text
+    # Networks without the options don't get them.
+    assert read("--fidelity", "modern", "--model.name", "plain18").model.options == {}
+    assert read("--fidelity", "modern", "--model.name", "vgg16").model.options == {}
+    assert read("--fidelity", "modern", "--model.name", "resnet18").model.options == {"zero_init_residual": True}
+    assert read("--fidelity", "modern", "--model.options", "{stride_in: 1x1}").model.options["stride_in"] == "1x1"
+
+
+def test_a_scaled_batch_sees_as_many_pictures() -> None:
+    config = read("--fidelity", "paper", "--scale_batch", "4")
+    assert (config.train.batch_size, config.train.steps, config.optimizer.lr) == (1024, 150_000, 0.4)
+    assert config.schedule.plateau_window == 1250
+    assert config.scale_batch == 1  # what is recorded says it all
+    cifar = read("--fidelity", "paper", "--model.name", "cifar_resnet20", "--scale_batch", "0.5")
+    assert (cifar.train.batch_size, cifar.schedule.milestones, cifar.optimizer.lr) == (64, [64_000, 96_000], 0.05)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 0.3, float("inf"), float("nan")])
+def test_a_batch_that_can_not_be_scaled_so(scale: float) -> None:
+    with pytest.raises(ConfigError, match="scale_batch"):
+        resolve(PretrainConfig(model=ModelConfig("resnet18"), train=TrainOptions(batch_size=256), scale_batch=scale))
