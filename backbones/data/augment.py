@@ -69,8 +69,8 @@ class RandomResizedCrop:
     high: float
 
     def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
-        box = self.draw_box(*picture.size, rng)
-        part = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        part = picture.crop(self.draw_box(*picture.size, rng))
+        part = part.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return _maybe_flip(np.asarray(part), rng)
 
     def draw_box(self, width: int, height: int, rng: Rng) -> tuple[int, int, int, int]:

@@ -2,12 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 import torchvision.transforms.functional as tv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import RandomResizedCrop as TorchvisionCrop
 
-from backbones.data.augment import Flip, PadCropFlip, ScaleCropFlip, center_crop, resize_shorter, ten_crop
+from backbones.data.augment import (
+    Flip,
+    PadCropFlip,
+    RandomResizedCrop,
+    ScaleCropFlip,
+    center_crop,
+    resize_shorter,
+    ten_crop,
+)
 from backbones.errors import DataError
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
@@ -137,3 +147,37 @@ def test_a_picture_smaller_than_the_crop_is_named() -> None:
 def test_a_picture_like_a_thread_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(DataError, match="long and narrow"):
         resize_shorter(noise(1, 60000), 256)
+
+
+def test_random_resized_crop_draws_as_torchvision_does() -> None:
+    """Area and aspect ratio of many draws: the same quantiles, within sampling error."""
+    crop = RandomResizedCrop(8, 0.08, 1.0)
+    rng, picture = np.random.default_rng(0), torch.empty(3, 375, 500)
+    torch.manual_seed(0)
+    ours, theirs = [], []
+    for _ in range(4000):
+        x1, y1, x2, y2 = crop.draw_box(500, 375, rng)
+        assert 0 <= x1 < x2 <= 500
+        assert 0 <= y1 < y2 <= 375
+        ours.append((x1, y1, x2 - x1, y2 - y1))
+        top, left, height, width = TorchvisionCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3])
+        theirs.append((left, top, width, height))
+    for a, b in zip(np.array(ours, float).T, np.array(theirs, float).T, strict=True):
+        quantiles = [np.quantile(v, [0.1, 0.25, 0.5, 0.75, 0.9]) for v in (a, b)]
+        np.testing.assert_allclose(quantiles[0], quantiles[1], atol=14)
+    areas = [np.prod(np.array(v)[:, 2:], axis=1).mean() / (375 * 500) for v in (ours, theirs)]
+    assert areas[0] == pytest.approx(areas[1], abs=0.015)
+
+
+def test_random_resized_crop_of_a_picture_that_is_too_long_takes_the_middle() -> None:
+    assert RandomResizedCrop(8, 1.0, 1.0).draw_box(100, 10, np.random.default_rng(0)) == (43, 0, 56, 10)
+    assert RandomResizedCrop(8, 1.0, 1.0).draw_box(10, 100, np.random.default_rng(0)) == (0, 43, 10, 56)
+
+
+def test_random_resized_crop_resizes_that_part() -> None:
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    crop = RandomResizedCrop(16, 0.2, 0.6)
+    result = crop(picture, np.random.default_rng(3))
+    box = crop.draw_box(80, 60, np.random.default_rng(3))
+    expected = tv.resize(picture.crop(box), [16, 16])
+    assert any(np.array_equal(candidate, result) for candidate in (expected, expected.transpose(FLIP)))

@@ -1,0 +1,194 @@
+"""Parts of the recipes through the command: colours, plateau, averages, exact batch norm, fine-tuning, bad batches."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import metrics, pretrain, record
+
+from backbones.config import ClassificationData
+from backbones.data.readers import read_split
+from backbones.data.sampler import SampleKey
+from backbones.data.statistics import compute_statistics, save_statistics, statistics_path
+from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint
+from backbones.train import Batch, _loader, input_maker, main
+from backbones.weights import WeightsMetadata, load_weights
+
+PLATEAU = (
+    *("--schedule.name", "plateau", "--schedule.plateau_window", "3", "--schedule.plateau_patience", "1"),
+    *("--schedule.plateau_improvement", "100", "--train.steps", "16", "--train.log_every", "1"),
+)
+ALL_PARTS = (
+    *PLATEAU,
+    *("--train.ema_decay", "0.9", "--label_smoothing", "0.1", "--exact_bn", "--data.color", "pca"),
+    *("--data.mean", "pixel", "--data.transforms", "[{name: RandomRotation, degrees: 10}]"),
+)
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_weights(output)[0]
+
+
+def write_statistics(root: Path, size: int) -> None:
+    train = read_split("folder", str(root), "train", None, 0, 0)
+    found = compute_statistics(train, size=size, shorter=None, workers=0, progress=False)
+    save_statistics(statistics_path(root, size), found)
+
+
+def test_the_rate_falls_when_the_error_stays(tmp_path: Path) -> None:
+    pretrain(tmp_path / "run", *PLATEAU, "--schedule.warmup_steps", "0")
+    rates = [line["lr"] for line in metrics(tmp_path / "run") if line["split"] == "train"]
+    # The first window sets the best; from then on none is 100 points better: three reductions, and no fourth.
+    assert rates == pytest.approx([0.1] * 6 + [0.01] * 3 + [0.001] * 3 + [0.0001] * 4)
+
+
+@pytest.mark.parametrize("cut", ["4", "7"])
+def test_all_parts_resume_to_the_same_bits(tmp_path: Path, cut: str) -> None:
+    """Stopped in the middle of a plateau's window, and with other checkpoints than the run that was not."""
+    pretrain(tmp_path / "whole", *ALL_PARTS)
+    pretrain(tmp_path / "cut", *ALL_PARTS, "--train.steps", cut, "--train.checkpoint_every", cut)
+    pretrain(tmp_path / "cut", *ALL_PARTS, "--train.checkpoint_every", "5", "--resume", "--allow_mismatch")
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    lines = [[m for m in metrics(tmp_path / run) if m["split"] == "train"] for run in ("whole", "cut")]
+    assert lines[0] == lines[1]
+
+
+def test_the_average_is_what_is_tested_and_kept(tmp_path: Path) -> None:
+    for decay in ("0", "0.5"):
+        pretrain(tmp_path / decay, "--train.ema_decay", decay, "--train.evaluate_every", "3")
+    last = load_checkpoint(latest_checkpoint(tmp_path / "0.5" / "checkpoints"))
+    plain, averaged = weights(tmp_path / "0"), weights(tmp_path / "0.5")
+    for name, tensor in plain.items():
+        assert torch.equal(last["model"][name], tensor)  # training itself goes its way
+    assert torch.equal(averaged["fc.weight"], last["average"]["tensors"]["fc.weight"])
+    assert not torch.equal(averaged["fc.weight"], plain["fc.weight"])
+
+
+def test_exact_batch_norm_says_so(tmp_path: Path) -> None:
+    for name, arguments in {"moving": (), "exact": ("--exact_bn",)}.items():
+        pretrain(tmp_path / name, *arguments)
+        assert load_weights(tmp_path / name)[1].batch_norm == name
+    moving, exact = weights(tmp_path / "moving"), weights(tmp_path / "exact")
+    for name in moving:
+        same = torch.equal(moving[name], exact[name])
+        assert same == (not name.endswith(("running_mean", "running_var", "num_batches_tracked"))), name
+
+
+def test_colours_vary_along_the_components_on_the_device(pictures: Path) -> None:
+    dataset = read_split("folder", str(pictures), "train", None, 0, 0)
+    found = compute_statistics(dataset, size=36, shorter=None, workers=0, progress=False)
+    data = ClassificationData(root=str(pictures), input_size=36, augmentation="none", color="pca")
+    data.augmentation = "pad_crop_flip"
+    load = _loader(dataset, data, found)
+    shifts = np.stack([load(SampleKey(0, seed))[2].numpy() for seed in range(3000)])
+    draws = shifts @ np.linalg.inv(found.color_directions).T
+    np.testing.assert_allclose(draws.mean(0), 0, atol=0.01)
+    np.testing.assert_allclose(np.cov(draws.T), 0.01 * np.eye(3), atol=0.001)  # a deviation of 0.1, independent
+    assert np.array_equal(load(SampleKey(0, 7))[2], load(SampleKey(0, 7))[2])
+    # On the device: pixel + shift, less the mean, over the deviation.
+    metadata = WeightsMetadata("classification", "resnet18", {}, [], [10.0, 20.0, 30.0], [2.0, 4.0, 5.0], 4)
+    images = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
+    shift = torch.tensor([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]])
+    result = input_maker(metadata, torch.device("cpu"), torch.float64)(Batch(images, torch.zeros(2), shift))
+    for b, c, y, x in np.ndindex(2, 3, 4, 4):
+        expected = (float(images[b, y, x, c]) + float(shift[b, c]) - metadata.mean[c]) / metadata.std[c]
+        assert float(result[b, c, y, x]) == pytest.approx(expected)
+
+
+def test_folders_take_mean_and_colours_from_their_file(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = (
+        *("--data.name", "folder", "--data.root", str(pictures), "--data.augmentation", "pad_crop_flip"),
+        *("--data.mean", "pixel", "--data.color", "pca", "--data.std", "[1, 1, 1]"),
+    )
+
+    def refused(words: str) -> None:
+        with pytest.raises(SystemExit) as exit_info:
+            pretrain(tmp_path / "refused", *folder)
+        assert exit_info.value.code == 2
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert words in message
+        assert "prepare_data.py statistics --root" in message
+
+    refused("no such file")
+    write_statistics(pictures, 32)
+    pretrain(tmp_path / "run", *folder)
+    metadata = load_weights(tmp_path / "run")[1]
+    assert np.shape(metadata.mean) == (3, 32, 32)
+    assert metadata.std == [1, 1, 1]
+    (pictures / "train/ape/0.png").rename(pictures / "train/ape/9.png")
+    pretrain(tmp_path / "other", *folder[:6])  # which needs no statistics
+    capsys.readouterr()
+    refused("is of other pictures")
+
+
+def test_fine_tuning_with_fixed_stages(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
+    pretrain(tmp_path / "first", "--data.mean", "pixel", "--data.std", "[50, 60, 70]")
+    folder = ("--data.name", "folder", "--data.root", str(pictures), "--data.augmentation", "pad_crop_flip")
+    tune = (*folder, "--weights", str(tmp_path / "first"), "--data.mean", "null", "--data.std", "null")
+    pretrain(tmp_path / "tuned", *tune, "--model.freeze_stages", "[conv1, conv2]")
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "tuned")
+    for name in before:
+        fixed = name.startswith(("conv1", "bn1", "layer1"))
+        same = before[name].shape == after[name].shape and torch.equal(before[name], after[name])
+        assert same == fixed, name
+    # Its pictures are treated as those it first learned from.
+    metadata = [load_weights(tmp_path / run)[1] for run in ("first", "tuned")]
+    assert metadata[0].mean == metadata[1].mean
+    assert metadata[1].std == [50, 60, 70]
+    table = capsys.readouterr().out
+    assert "conv1                  0           596" in table
+    assert "classifier            66             0" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.freeze_stages", "[conv1]"], "model.freeze_stages: new weights can't be fixed"),
+        (["--label_smoothing", "1"], "label_smoothing 1.0: give a number from 0"),
+        (["--protocol"], "protocol: name one or more"),
+        (["--scale_batch", "0.3"], "scale_batch 0.3"),
+        (["--train.ema_decay", "1"], "train.ema_decay 1.0"),
+        (["--schedule.plateau_window", "0"], "schedule.plateau_window 0: give 1 or more"),
+        (["--data.augmentation", "random_resized_crop", "--data.area_range", "[0, 1]"], "data.area_range [0.0, 1.0]"),
+        (["--data.transforms", "[{name: Rotate}]"], "data.transforms {'name': 'Rotate'}"),
+        (["--fidelity", "exact"], "fidelity"),
+    ],
+)
+def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], words: str) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        pretrain(tmp_path / "run", *arguments)
+    assert exit_info.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert words in lines[-1]
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_diverged_run_names_its_batch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as exit_info:
+        pretrain(run, "--optimizer.lr", "1e12", "--train.steps", "20", "--train.checkpoint_every", "1")
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert record(run)["status"] == "failed"
+    batch: dict[str, Any] = json.loads((run / "diverged_batch.json").read_text())
+    assert f"at step {batch['step']}, a batch of 8 ({batch['samples'][0]}, " in message
+    assert "lower --optimizer.lr" in message
+    assert len(batch["samples"]) == 8
+    assert all(name.startswith("shapes train picture ") for name in batch["samples"])
+    state = load_checkpoint(latest_checkpoint(run / "checkpoints"))
+    assert all(t.isfinite().all() for t in state["model"].values())
+
+
+def test_a_run_prints_where_it_departs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--fidelity", "modern", "--output", str(tmp_path / "run"), "--data.root", str(tmp_path)])
+    pretrain(tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "recipe: departs from the paper's in" in out
+    assert "  schedule.name: cosine (paper: plateau)\n" in out
