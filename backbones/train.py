@@ -67,7 +67,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             data.name, data.root, data.test_split, train_set.class_names, data.input_size, data.test_size
         )
         origin = load_weights(config.weights) if config.weights else None
-        statistics = _statistics(data, train_set)
+        statistics = _statistics(data, train_set, shown=world.is_main)
         mean, std = _normalization(data, statistics, origin[1] if origin else None)
         metadata = WeightsMetadata(
             task="classification",
@@ -232,12 +232,12 @@ def _augmentation(data: ClassificationData) -> Augmentation:
             return lambda picture, rng: np.asarray(picture)
 
 
-def _statistics(data: ClassificationData, train_set: ClassificationDataset) -> PixelStatistics | None:
+def _statistics(data: ClassificationData, train_set: ClassificationDataset, *, shown: bool) -> PixelStatistics | None:
     """The training set's, where the configuration wants them: from its file for folders, computed for small sets."""
     if not (isinstance(data.mean, str) or data.color == "pca"):
         return None
     if data.name != "folder":
-        return compute_statistics(train_set, size=data.input_size, shorter=data.test_resize, workers=0, progress=False)
+        return compute_statistics(train_set, size=data.input_size, shorter=data.test_resize, workers=0, progress=shown)
     path = statistics_path(str(data.root), data.input_size)
     command = (
         f"python tools/prepare_data.py statistics --root {data.root} --split {data.train_split} "

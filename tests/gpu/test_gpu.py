@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_a_detectors_losses_are_those_of_the_cpu(
     assert gpu == pytest.approx(cpu, rel=10 * tolerance)
 
 
-@pytest.mark.parametrize("kind", ["classifier", "detector"])
+@pytest.mark.parametrize("kind", ["classifier", "recipe", "detector"])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     kind: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         options |= {"device": "cuda", "deterministic": True}
         if kind == "classifier":
             pretrain(classifier(output, **options))
+        elif kind == "recipe":  # all that has a state of its own
+            config = classifier(output, exact_bn=True, label_smoothing=0.1, **options)
+            plateau = ScheduleOptions(name="plateau", plateau_window=2, plateau_patience=1, plateau_improvement=50)
+            pretrain(replace(config, train=replace(config.train, steps=5, ema_decay=0.9), schedule=plateau))
         else:
             train_detector(detector(output, weights, steps=6, **options))
 
