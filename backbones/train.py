@@ -1,50 +1,37 @@
 """Training classifiers. Also the command `pretrain`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import ClassificationData, PretrainConfig, Protocol, check_data, check_options
-from backbones.data.augment import Augmentation, Flip, PadCropFlip, RandomResizedCrop, ScaleCropFlip
+from backbones.config import PretrainConfig, Protocol, check_data, check_options
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.loader import training_batches
-from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.data.readers import read_split
 from backbones.data.sampler import SampleKey, StepSampler
-from backbones.data.statistics import PixelStatistics, compute_statistics, load_statistics, statistics_path
-from backbones.data.transforms import NamedTransforms
 from backbones.engine.acceleration import autocast, parameter_dtype
 from backbones.engine.batch_norm import average_batch_norm
 from backbones.engine.distributed import World, join_world
 from backbones.engine.loop import ComputeLoss
 from backbones.engine.randomness import derive_seed
-from backbones.errors import CheckpointError, ConfigError, DataError
-from backbones.evaluate import format_errors, normalize, test_classifiers
+from backbones.errors import CheckpointError, ConfigError
+from backbones.evaluate import format_errors, test_classifiers
 from backbones.fidelity import format_departures, recipe_defaults, resolve
+from backbones.inputs import (
+    Batch,
+    choose_normalization,
+    collate,
+    input_maker,
+    sample_loader,
+    training_statistics,
+)
 from backbones.models import StagedNetwork, get_model
 from backbones.progress import progress_bar
 from backbones.training import fit, prepare
 from backbones.weights import WeightsMetadata, load_state, load_weights, save_weights
-
-_COLOR_DEVIATION = 0.1  # of the draws along the colour components (AlexNet)
-
-
-class Batch(NamedTuple):
-    """A micro-batch on its way to the device.
-
-    Args:
-        images: (B, H, W, 3) uint8.
-        labels: (B,) int64.
-        color_shifts: (B, 3) float32, added to the pixel values of each picture; in 0..255.
-    """
-
-    images: Tensor
-    labels: Tensor
-    color_shifts: Tensor
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
@@ -67,8 +54,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             data.name, data.root, data.test_split, train_set.class_names, data.input_size, data.test_size
         )
         origin = load_weights(config.weights) if config.weights else None
-        statistics = _statistics(data, train_set, shown=world.is_main)
-        mean, std = _normalization(data, statistics, origin[1] if origin else None)
+        statistics = training_statistics(data, train_set, shown=world.is_main)
+        mean, std = choose_normalization(data, statistics, origin[1] if origin else None)
         metadata = WeightsMetadata(
             task="classification",
             architecture=config.model.name,
@@ -81,7 +68,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             batch_norm="exact" if config.exact_bn else "moving",
         )
         model = _build(config, metadata, origin, world)
-        load = _loader(train_set, data, statistics if data.color == "pca" else None)
+        load = sample_loader(train_set, data, statistics if data.color == "pca" else None)
         prepare_input = input_maker(metadata, world.device, parameter_dtype(config.precision))
 
         def test(protocols: list[Protocol]) -> dict[str, Any]:
@@ -97,7 +84,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             samples=len(train_set),
             fingerprint=train_set.fingerprint(),
             load=load,
-            collate=_collate,
+            collate=collate,
             compute_loss=classification_loss(prepare_input, config.label_smoothing),
             test=lambda: test(config.protocol),
             monitor=lambda: test(["center"]),
@@ -122,17 +109,6 @@ def check_loss(config: PretrainConfig) -> None:
         raise ConfigError("protocol: name one or more")
 
 
-def input_maker(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> Callable[[Batch], Tensor]:
-    """Moves a batch to the device and makes the network's input (B, 3, H, W) of it there: colours and normalisation."""
-    mean, std = (torch.tensor(value, dtype=dtype, device=device) for value in (metadata.mean, metadata.std))
-
-    def prepare_input(batch: Batch) -> Tensor:
-        shifts = batch.color_shifts.to(device, non_blocking=True).to(dtype) / std
-        return normalize(batch.images.to(device, non_blocking=True), mean, std) + shifts[:, :, None, None]
-
-    return prepare_input
-
-
 def classification_loss(prepare_input: Callable[[Batch], Tensor], label_smoothing: float = 0.0) -> ComputeLoss:
     """Cross-entropy of a batch, and its top-1 error in percent."""
 
@@ -145,40 +121,6 @@ def classification_loss(prepare_input: Callable[[Batch], Tensor], label_smoothin
         return loss, {"top1_error": wrong}
 
     return compute
-
-
-def _loader(
-    dataset: ClassificationDataset, data: ClassificationData, colors: PixelStatistics | None
-) -> Callable[[SampleKey], tuple[Tensor, int, Tensor]]:
-    """Makes a training sample of its key: picture, label and colour shift (zero without `colors`)."""
-    augment = _augmentation(data)
-    transform = NamedTransforms(data.transforms)
-    directions = np.zeros((3, 3)) if colors is None else colors.color_directions
-    size = data.input_size
-
-    def load(key: SampleKey) -> tuple[Tensor, int, Tensor]:
-        picture = dataset.picture(key.index)
-        rng = np.random.default_rng(key.seed)
-        try:
-            pixels = augment(picture, rng)
-        except DataError as error:
-            raise DataError(f"{dataset.name(key.index)}: {error}") from error
-        height, width = pixels.shape[:2]
-        if (height, width) != (size, size):
-            raise DataError(
-                f"{dataset.name(key.index)}: a picture of {width}x{height}, data.input_size is {size}: "
-                "choose a data.augmentation that crops"
-            )
-        shift = directions @ rng.normal(0, _COLOR_DEVIATION, 3)
-        pixels = transform(pixels, derive_seed(key.seed, 1))
-        return torch.from_numpy(np.array(pixels)), int(dataset.labels[key.index]), torch.from_numpy(shift).float()
-
-    return load
-
-
-def _collate(samples: list[tuple[Tensor, int, Tensor]]) -> Batch:
-    images, labels, shifts = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.stack(shifts))
 
 
 def _build(
@@ -218,58 +160,6 @@ def _describe(
     return f"{text}; starts from {config.weights}\n{model.describe_parameters()}" if config.weights else text
 
 
-def _augmentation(data: ClassificationData) -> Augmentation:
-    match data.augmentation:
-        case "scale_crop_flip":
-            return ScaleCropFlip(data.input_size, *data.scale_range)
-        case "random_resized_crop":
-            return RandomResizedCrop(data.input_size, *data.area_range)
-        case "pad_crop_flip":
-            return PadCropFlip(data.input_size, data.padding)
-        case "flip":
-            return Flip()
-        case "none":
-            return lambda picture, rng: np.asarray(picture)
-
-
-def _statistics(data: ClassificationData, train_set: ClassificationDataset, *, shown: bool) -> PixelStatistics | None:
-    """The training set's, where the configuration wants them: from its file for folders, computed for small sets."""
-    if not (isinstance(data.mean, str) or data.color == "pca"):
-        return None
-    if data.name != "folder":
-        return compute_statistics(train_set, size=data.input_size, shorter=data.test_resize, workers=0, progress=shown)
-    path = statistics_path(str(data.root), data.input_size)
-    command = (
-        f"python tools/prepare_data.py statistics --root {data.root} --split {data.train_split} "
-        f"--input_size {data.input_size} --resize {data.test_resize}"
-    )
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (data.mean, data.color want it); make it with {command}")
-    statistics = load_statistics(path)
-    if statistics.fingerprint != train_set.fingerprint():
-        raise DataError(
-            f"{path}: is of other pictures than those of {data.train_split} now; make it anew with {command}"
-        )
-    return statistics
-
-
-def _normalization(
-    data: ClassificationData, statistics: PixelStatistics | None, origin: WeightsMetadata | None
-) -> tuple[list, list[float]]:
-    """Mean and deviation of the input: what the configuration says, else the given weights' own, else ImageNet's."""
-    std = data.std or (origin.std if origin else list(IMAGENET_STD))
-    if isinstance(data.mean, list):
-        return data.mean, std
-    if data.mean is None:
-        mean = origin.mean if origin else list(IMAGENET_MEAN)
-        if isinstance(mean[0], list) and len(mean[0]) != data.input_size:  # per pixel, of another size
-            mean = np.array(mean).mean((1, 2)).tolist()
-        return mean, std
-    assert statistics is not None
-    values = statistics.mean_picture if data.mean == "pixel" else statistics.mean
-    return values.round(3).tolist(), std
-
-
 def _use_exact_batch_norm(
     config: PretrainConfig,
     world: World,
@@ -293,7 +183,7 @@ def _use_exact_batch_norm(
         world_size=world.size,
     )
     batches = training_batches(
-        load, sampler, workers=options.workers, collate=_collate, pin_memory=world.device.type == "cuda"
+        load, sampler, workers=options.workers, collate=collate, pin_memory=world.device.type == "cuda"
     )
     bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)
     with autocast(config.precision, world.device):

@@ -14,7 +14,8 @@ from backbones.data.readers import read_split
 from backbones.data.sampler import SampleKey
 from backbones.data.statistics import compute_statistics, save_statistics, statistics_path
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint
-from backbones.train import Batch, _loader, input_maker, main
+from backbones.inputs import Batch, input_maker, sample_loader
+from backbones.train import main
 from backbones.weights import WeightsMetadata, load_weights
 
 PLATEAU = (
@@ -83,7 +84,7 @@ def test_colours_vary_along_the_components_on_the_device(pictures: Path) -> None
     found = compute_statistics(dataset, size=36, shorter=None, workers=0, progress=False)
     data = ClassificationData(root=str(pictures), input_size=36, augmentation="none", color="pca")
     data.augmentation = "pad_crop_flip"
-    load = _loader(dataset, data, found)
+    load = sample_loader(dataset, data, found)
     shifts = np.stack([load(SampleKey(0, seed))[2].numpy() for seed in range(3000)])
     draws = shifts @ np.linalg.inv(found.color_directions).T
     np.testing.assert_allclose(draws.mean(0), 0, atol=0.01)

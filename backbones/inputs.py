@@ -1,0 +1,136 @@
+"""From the configuration to a network's input: which pictures, how they are varied, and what happens on the device."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.config import ClassificationData
+from backbones.data.augment import Augmentation, Flip, PadCropFlip, RandomResizedCrop, ScaleCropFlip
+from backbones.data.datasets import ClassificationDataset
+from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
+from backbones.data.sampler import SampleKey
+from backbones.data.statistics import PixelStatistics, compute_statistics, load_statistics, statistics_path
+from backbones.data.transforms import NamedTransforms
+from backbones.engine.randomness import derive_seed
+from backbones.errors import DataError
+from backbones.evaluate import normalize
+from backbones.weights import WeightsMetadata
+
+_COLOR_DEVIATION = 0.1  # of the draws along the colour components (AlexNet)
+
+
+class Batch(NamedTuple):
+    """A micro-batch on its way to the device.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        labels: (B,) int64.
+        color_shifts: (B, 3) float32, added to the pixel values of each picture; in 0..255.
+    """
+
+    images: Tensor
+    labels: Tensor
+    color_shifts: Tensor
+
+
+def sample_loader(
+    dataset: ClassificationDataset, data: ClassificationData, colors: PixelStatistics | None
+) -> Callable[[SampleKey], tuple[Tensor, int, Tensor]]:
+    """Makes a training sample of its key: picture, label and colour shift (zero without `colors`)."""
+    augment = _augmentation(data)
+    transform = NamedTransforms(data.transforms)
+    directions = np.zeros((3, 3)) if colors is None else colors.color_directions
+    size = data.input_size
+
+    def load(key: SampleKey) -> tuple[Tensor, int, Tensor]:
+        picture = dataset.picture(key.index)
+        rng = np.random.default_rng(key.seed)
+        try:
+            pixels = augment(picture, rng)
+        except DataError as error:
+            raise DataError(f"{dataset.name(key.index)}: {error}") from error
+        height, width = pixels.shape[:2]
+        if (height, width) != (size, size):
+            raise DataError(
+                f"{dataset.name(key.index)}: a picture of {width}x{height}, data.input_size is {size}: "
+                "choose a data.augmentation that crops"
+            )
+        shift = directions @ rng.normal(0, _COLOR_DEVIATION, 3)
+        pixels = transform(pixels, derive_seed(key.seed, 1))
+        return torch.from_numpy(np.array(pixels)), int(dataset.labels[key.index]), torch.from_numpy(shift).float()
+
+    return load
+
+
+def collate(samples: list[tuple[Tensor, int, Tensor]]) -> Batch:
+    """Makes a micro-batch of samples."""
+    images, labels, shifts = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), torch.stack(shifts))
+
+
+def input_maker(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> Callable[[Batch], Tensor]:
+    """Moves a batch to the device and makes the network's input (B, 3, H, W) of it there: colours and normalisation."""
+    mean, std = (torch.tensor(value, dtype=dtype, device=device) for value in (metadata.mean, metadata.std))
+
+    def prepare_input(batch: Batch) -> Tensor:
+        shifts = batch.color_shifts.to(device, non_blocking=True).to(dtype) / std
+        return normalize(batch.images.to(device, non_blocking=True), mean, std) + shifts[:, :, None, None]
+
+    return prepare_input
+
+
+def _augmentation(data: ClassificationData) -> Augmentation:
+    match data.augmentation:
+        case "scale_crop_flip":
+            return ScaleCropFlip(data.input_size, *data.scale_range)
+        case "random_resized_crop":
+            return RandomResizedCrop(data.input_size, *data.area_range)
+        case "pad_crop_flip":
+            return PadCropFlip(data.input_size, data.padding)
+        case "flip":
+            return Flip()
+        case "none":
+            return lambda picture, rng: np.asarray(picture)
+
+
+def training_statistics(
+    data: ClassificationData, train_set: ClassificationDataset, *, shown: bool
+) -> PixelStatistics | None:
+    """The training set's, where the configuration wants them: from its file for folders, computed for small sets."""
+    if not (isinstance(data.mean, str) or data.color == "pca"):
+        return None
+    if data.name != "folder":
+        return compute_statistics(train_set, size=data.input_size, shorter=data.test_resize, workers=0, progress=shown)
+    path = statistics_path(str(data.root), data.input_size)
+    command = (
+        f"python tools/prepare_data.py statistics --root {data.root} --split {data.train_split} "
+        f"--input_size {data.input_size} --resize {data.test_resize}"
+    )
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (data.mean, data.color want it); make it with {command}")
+    statistics = load_statistics(path)
+    if statistics.fingerprint != train_set.fingerprint():
+        raise DataError(
+            f"{path}: is of other pictures than those of {data.train_split} now; make it anew with {command}"
+        )
+    return statistics
+
+
+def choose_normalization(
+    data: ClassificationData, statistics: PixelStatistics | None, origin: WeightsMetadata | None
+) -> tuple[list, list[float]]:
+    """Mean and deviation of the input: what the configuration says, else the given weights' own, else ImageNet's."""
+    std = data.std or (origin.std if origin else list(IMAGENET_STD))
+    if isinstance(data.mean, list):
+        return data.mean, std
+    if data.mean is None:
+        mean = origin.mean if origin else list(IMAGENET_MEAN)
+        if isinstance(mean[0], list) and len(mean[0]) != data.input_size:  # per pixel, of another size
+            mean = np.array(mean).mean((1, 2)).tolist()
+        return mean, std
+    assert statistics is not None
+    values = statistics.mean_picture if data.mean == "pixel" else statistics.mean
+    return values.round(3).tolist(), std
