@@ -107,7 +107,7 @@ def training_statistics(
     path = statistics_path(str(data.root), data.input_size)
     command = (
         f"python tools/prepare_data.py statistics --root {data.root} --split {data.train_split} "
-        f"--input_size {data.input_size} --resize {"null" if data.test_resize is None else data.test_resize}"
+        f"--input_size {data.input_size} --resize {'null' if data.test_resize is None else data.test_resize}"
     )
     if not path.is_file():
         raise DataError(f"{path}: no such file (data.mean, data.color want it); make it with {command}")

@@ -214,3 +214,37 @@ def test_the_papers_cifar_and_imagenet_recipes() -> None:
     assert (imagenet.data.input_size, imagenet.data.scale_range) == (224, (256, 480))
     assert imagenet.model.options == {"shortcut": "B"}
     assert get_model("resnet50").layer2[0].conv1.stride == (2, 2)  # the first 1x1, unless asked otherwise
+
+
+def without(config: Any, *groups: str) -> dict[str, Any]:
+    return {key: value for key, value in vars(config).items() if key not in groups}
+
+
+def test_imagenettes_networks_are_trained_alike() -> None:
+    """Plain against residual, A against B and C: nothing differs but the network (VGG has a recipe of its own)."""
+    names = ["plain18", "plain34", *(f"resnet{d}_{s}" for d in (18, 34) for s in "abc"), "resnet50", "resnet101"]
+    configs = {name: read(CONFIGS / f"imagenette/{name}.yaml") for name in names}
+    first = configs["plain18"]
+    for name, config in configs.items():
+        assert without(config, "model", "expected") == without(first, "model", "expected"), name
+        assert config.model.name == name.split("_")[0]
+        if "_" in name:
+            assert config.model.options == {"shortcut": name[-1].upper()}
+    assert (first.data.input_size, first.data.test_resize, first.data.scale_range) == (112, 128, (128, 240))
+    assert first.protocol == ["center", "10crop", "multiscale"]
+    assert read(CONFIGS / "imagenette/vgg16.yaml").protocol == first.protocol
+
+
+def test_from_scratch_and_fine_tuned_differ_in_their_weights_only() -> None:
+    scratch, tuned = (read(CONFIGS / f"transfer/cifar10_{name}.yaml") for name in ("scratch", "finetuned"))
+    assert without(scratch, "data", "expected") == without(tuned, "data", "expected")
+    assert without(scratch.data, "mean", "std") == without(tuned.data, "mean", "std")
+    assert tuned.data.mean is None  # that of the weights
+
+
+def test_each_cell_of_tables_2_to_4_has_its_config() -> None:
+    for name in ("plain18", "plain34", "resnet18_a", "resnet34_a", "resnet34_b", "resnet34_c", "vgg16"):
+        assert read(CONFIGS / f"imagenet/{name}.yaml").fidelity == "paper"
+    for depth in (50, 101, 152):
+        config = read(CONFIGS / f"imagenet/resnet{depth}.yaml")
+        assert {"10crop.top1_error", "multiscale.top5_error", "center.top1_error"} <= expected(config).keys()
