@@ -11,6 +11,8 @@ from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
 
+Protocol = Literal["center", "10crop", "multiscale"]
+
 
 @dataclass
 class ModelConfig:
