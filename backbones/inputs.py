@@ -16,7 +16,7 @@ from backbones.data.statistics import PixelStatistics, compute_statistics, load_
 from backbones.data.transforms import NamedTransforms
 from backbones.engine.randomness import derive_seed
 from backbones.errors import DataError
-from backbones.evaluate import normalize
+from backbones.scores import normalize
 from backbones.weights import WeightsMetadata
 
 _COLOR_DEVIATION = 0.1  # of the draws along the colour components (AlexNet)

@@ -4,7 +4,7 @@ Training functions take (picture, rng) and are functions of them alone; test fun
 averaged. All return uint8 arrays (height, width, 3); mean and std are dealt with on the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from backbones.errors import DataError
 
 Rng = np.random.Generator
 Augmentation = Callable[[Image.Image, Rng], np.ndarray]
+
+LARGEST_VIEW = 2**24  # pixels that a network is shown at once: VGG's first layer makes 4 GB of them
 
 
 def resize_shorter(picture: Image.Image, shorter: int) -> Image.Image:
@@ -113,6 +115,23 @@ def ten_crop(picture: Image.Image, size: int, shorter: int | None) -> list[np.nd
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), ((bottom + 1) // 2, (right + 1) // 2)]
     crops = [pixels[top : top + size, left : left + size] for top, left in corners]
     return crops + [crop[:, ::-1] for crop in crops]
+
+
+def whole_picture(picture: Image.Image, scales: Sequence[int]) -> list[np.ndarray]:
+    """A view for each scale: the whole picture, its shorter side resized to that (3.4, multi-scale testing).
+
+    Raises:
+        DataError: a view would be huge.
+    """
+    proportion = max(picture.size) / min(picture.size)
+    for scale in scales:
+        if scale * scale * proportion > LARGEST_VIEW:
+            width, height = picture.size
+            raise DataError(
+                f"a picture of {width}x{height} is too large with a shorter side of {scale} "
+                f"(at most {LARGEST_VIEW} pixels): remove it or lower the scales"
+            )
+    return [np.asarray(resize_shorter(picture, scale)) for scale in scales]
 
 
 def _resized(picture: Image.Image, size: int, shorter: int | None) -> np.ndarray:

@@ -17,6 +17,7 @@ from backbones.data.augment import (
     center_crop,
     resize_shorter,
     ten_crop,
+    whole_picture,
 )
 from backbones.errors import DataError
 
@@ -68,6 +69,16 @@ def test_test_crops_are_torchvision_s() -> None:
     views = [np.asarray(view) for view in tv.ten_crop(picture, [10, 10])]
     assert sorted(v.tobytes() for v in ten_crop(picture, 10, None)) == sorted(v.tobytes() for v in views)
     assert np.array_equal(center_crop(picture, 10, None)[0], np.asarray(tv.center_crop(picture, [10, 10])))
+
+
+@settings(deadline=None, max_examples=50)
+@given(sides, sides, st.lists(st.integers(8, 60), max_size=3))
+def test_the_whole_picture_is_shown_at_every_scale(width: int, height: int, scales: list[int]) -> None:
+    picture = noise(width, height)
+    views = whole_picture(picture, scales)
+    assert [min(view.shape[:2]) for view in views] == scales
+    for view, scale in zip(views, scales, strict=True):
+        assert np.array_equal(view, np.asarray(resize_shorter(picture, scale)))
 
 
 @settings(deadline=None, max_examples=50)
