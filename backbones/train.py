@@ -73,7 +73,13 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
 
         def test(protocols: list[Protocol]) -> dict[str, Any]:
             return test_classifiers(
-                [(model, metadata)], test_set, protocols, world=world, batch_size=64, workers=config.train.workers
+                [(model, metadata)],
+                test_set,
+                protocols,
+                world=world,
+                batch_size=64,
+                workers=config.train.workers,
+                precision=config.precision,
             )
 
         return fit(
