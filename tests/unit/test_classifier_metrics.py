@@ -15,8 +15,7 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.engine.distributed import World
 from backbones.errors import ConfigError, DataError
 from backbones.models import StagedNetwork, get_model
-from backbones.scores import class_scores, paper_scales
-from backbones.scores import normalize
+from backbones.scores import class_scores, normalize, paper_scales
 from backbones.weights import WeightsMetadata
 
 ALONE = World(0, 1, torch.device("cpu"))
