@@ -15,7 +15,7 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.engine.distributed import World
 from backbones.errors import ConfigError, DataError
 from backbones.models import StagedNetwork, get_model
-from backbones.scores import class_scores, paper_scales
+from backbones.scores import class_scores, normalize, paper_scales
 from backbones.weights import WeightsMetadata
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -208,15 +208,15 @@ def test_processes_share_the_pictures_and_add_their_counts(monkeypatch: pytest.M
 def test_a_mean_may_differ_from_pixel_to_pixel() -> None:
     images = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8)
     mean, std = torch.rand(3, 4, 5) * 255, torch.tensor([2.0, 3.0, 4.0])
-    normal = evaluate.normalize(images, mean, std)
+    normal = normalize(images, mean, std)
     for b, y, x, c in [(0, 0, 0, 0), (1, 3, 4, 2), (0, 2, 1, 1)]:
         assert normal[b, c, y, x] == (images[b, y, x, c].float() - mean[c, y, x]) / std[c]
-    flat = evaluate.normalize(images, torch.tensor([1.0, 2.0, 3.0]), std)
+    flat = normalize(images, torch.tensor([1.0, 2.0, 3.0]), std)
     assert flat[1, 2, 0, 3] == (images[1, 0, 3, 2].float() - 3) / 4
     other = torch.stack([torch.full((9, 7), value) for value in (1.0, 2.0, 3.0)])  # of pictures of another size
     other[:, 0] += 0.5
     other[:, 8] -= 0.5
-    torch.testing.assert_close(evaluate.normalize(images, other, std), flat)
+    torch.testing.assert_close(normalize(images, other, std), flat)
 
 
 def test_a_picture_too_small_is_named() -> None:
