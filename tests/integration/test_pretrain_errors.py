@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def only_error(stderr: str) -> str:
     """The one line of an error; a progress bar may stand above it."""
     *above, line = stderr.rstrip("\n").split("\n")
     assert line.startswith("error: ")
-    assert all(text.strip() == "" or "step/s" in text or "?step" in text for text in above), stderr
+    assert all(text.strip() == "" or re.search(r"(step|picture)/s|\?(step|picture)", text) for text in above), stderr
     return line
 
 
