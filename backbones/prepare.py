@@ -56,21 +56,21 @@ def imagenet(output: str, train: str | None = None, val: str | None = None, grou
         splits.append(prepare_training(Path(train), folder))
     if val is not None:
         splits.append(prepare_validation(Path(val), truth, folder))
-    print(_summary(folder, splits))
+    print(f"{folder}\n{_summary(folder, splits)}")
     if val is not None and (rest := len(truth) - splits[-1].classes.total()):
         print(f"The ground truth speaks of {rest:,} more pictures, which {val} does not hold.")
     print(f"Next: python tools/check_data.py --root {output} --splits {' '.join(split.name for split in splits)}")
 
 
 def _summary(output: Path, splits: list[PreparedSplit]) -> str:
-    rows = [f"{output!s:<12} {'pictures':>10} {'classes':>8} {'a class':>10} {'size':>9} {'written':>10}"]
+    rows = [f"{'split':<8} {'pictures':>10} {'classes':>8} {'a class':>10} {'size':>9} {'written':>10}"]
     notes = []
     for split in splits:
         pictures, classes = split.classes.total(), len(split.classes)
         least, most = min(split.classes.values()), max(split.classes.values())
         each = f"{least}" if least == most else f"{least}-{most}"
         size = f"{split.size / 1e9:.1f} GB" if split.size >= 1e9 else f"{split.size / 1e6:.1f} MB"
-        rows.append(f"{split.name:<12} {pictures:>10,} {classes:>8,} {each:>10} {size:>9} {split.written:>10,}")
+        rows.append(f"{split.name:<8} {pictures:>10,} {classes:>8,} {each:>10} {size:>9} {split.written:>10,}")
         if (pictures, classes) != OFFICIAL[split.name]:
             official_pictures, official_classes = OFFICIAL[split.name]
             notes.append(

@@ -107,7 +107,7 @@ def _check_class(folder: os.DirEntry, split: str, findings: list[Finding]) -> Cl
             findings.append(odd)
         elif not named_as_picture:
             kind = HIDDEN_FILE if entry.name.startswith(".") else OTHER_FILE
-            findings.append(Finding(kind, entry.path, "is not read, which is right unless it is a picture"))
+            findings.append(Finding(kind, entry.path, "is not read"))
         elif entry.name.startswith("."):
             findings.append(Finding(HIDDEN_PICTURE, entry.path, "is taken for a picture: remove it"))
         else:
@@ -168,12 +168,13 @@ def _what_it_is(root: Path, splits: Sequence[str]) -> str:
     names, folders = _glance(place)
     if any(_OFFICIAL_ARCHIVE.fullmatch(name) for name in names):
         return f"holds archives: make class folders of the official ones with {_PREPARE}"
-    if any(Path(name).suffix.lower() in ENDINGS for name in names):
-        if place.parent.name in splits:
-            return f"is a class folder: give --root {place.parent.parent}"
-        return _why_flat(place / splits[0], names)
+    pictures = any(Path(name).suffix.lower() in ENDINGS for name in names)
+    if pictures and place.parent.name in splits:
+        return f"is a class folder: give --root {place.parent.parent}"
     if any(_holds_pictures(folder) for folder in folders):
         return f"is a split itself: give --root {place.parent} --splits {place.name}"
+    if pictures:
+        return _why_flat(place / splits[0], names)
     for below in _folders_below(place, depth=4):
         if any((below / split).is_dir() for split in splits):
             return f"the splits lie deeper: give --root {below}"

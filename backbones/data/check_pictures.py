@@ -132,7 +132,7 @@ def _look(content: bytes, ending: str, min_side: int) -> list[tuple[Kind, str]]:
                 found += _of_header(image, ending, min_side)
                 image.convert("RGB")
         except Image.DecompressionBombError as error:
-            found.append((TOO_LARGE, f"{error}"))
+            found.append((TOO_LARGE, f"{str(error).rstrip('.')}: remove it"))
         except Image.UnidentifiedImageError:
             if content.startswith(_STARTS):
                 text = f"its header can't be read (a file of {len(content):,} bytes): get it again or remove it"

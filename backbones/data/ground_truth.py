@@ -29,6 +29,8 @@ def read_ground_truth(path: Path) -> dict[str, str]:
     Raises:
         DataError: missing, damaged or none of these; the message names the line.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a file: {_KIT}")
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -50,11 +52,13 @@ def read_ground_truth(path: Path) -> dict[str, str]:
 def _from_kit(path: Path, stream: Any) -> dict[str, str]:
     numbers: list[str] | None = None
     synsets: dict[int, str] | None = None
-    for member in read_tar(Section(stream, _LARGEST, str(path))):
+    archive = Section(stream, _LARGEST, str(path))
+    for member in read_tar(archive):
         if member.name.endswith("data/ILSVRC2012_validation_ground_truth.txt"):
             numbers = member.data.read(member.size).decode("latin-1").split()
         elif member.name.endswith("data/meta.mat"):
             synsets = _read_synsets(f"{path}: {member.name}", member.data.read(member.size))
+    archive.check_end()
     if numbers is None or synsets is None:
         missing = "ILSVRC2012_validation_ground_truth.txt" if numbers is None else "meta.mat"
         raise DataError(f"{path}: holds no data/{missing}: {_KIT}")

@@ -93,9 +93,9 @@ def prepare_training(archive: Path, output: Path) -> PreparedSplit:
             for member in read_tar(inner):
                 if _matched(member, _TRAINING_PICTURE, inner) != synset:
                     raise DataError(f"{inner.source}: holds {member.name}, a picture of another class")
-                if member.name in seen:
-                    raise DataError(f"{inner.source}: holds {member.name} twice")
-                seen.add(member.name)
+                if _base(member) in seen:
+                    raise DataError(f"{inner.source}: holds {_base(member)} twice")
+                seen.add(_base(member))
                 folder.add(synset, member)
             if not seen:
                 raise DataError(f"{inner.source}: holds no pictures")

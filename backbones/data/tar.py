@@ -44,7 +44,7 @@ class Section:
         try:
             data = self._stream.read(size)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.source}: can't be read: it is cut off or damaged ({error})") from error
+            raise self._damaged(error) from error
         if len(data) < size:
             raise DataError(f"{self.source}: is cut off: get it again")
         self.left -= size
@@ -62,6 +62,17 @@ class Section:
         else:  # a compressed stream has nothing faster
             while size > 0:
                 size -= len(self.read(min(size, _CHUNK)))
+
+    def check_end(self) -> None:
+        """Reads what is left of a compressed stream, whose checksum comes last. Raises DataError as `read` does."""
+        try:
+            while self.left > 0 and (data := self._stream.read(min(self.left, _CHUNK))):
+                self.left -= len(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(f"{self.source}: can't be read: it is cut off or damaged ({error})")
 
 
 @dataclass
