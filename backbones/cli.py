@@ -86,7 +86,7 @@ def run_commands(
     program = os.path.basename(sys.argv[0])
     if words[:1] in (["-h"], ["--help"]):
         print(_list_of_commands(commands, description, program))
-        return
+        sys.exit(0)
     if not words or words[0] not in commands:
         given = f"'{words[0]}' is no command" if words else "a command is missing"
         _leave(EXIT_BAD_INPUT, f"error: {given}: give {' or '.join(commands)} first (or --help)")

@@ -51,7 +51,7 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RI
 
 
 class Inspection(NamedTuple):
-    """What is to be said of a picture, and a digest of the file's content (None if it was not read)."""
+    """What is to be said of a picture, and a digest of the file's content (None if it is no good)."""
 
     findings: list[Finding]
     digest: bytes | None
@@ -116,6 +116,8 @@ def inspect_picture(path: str, min_side: int) -> Inspection:
     if not content:
         return Inspection([Finding(EMPTY_FILE, path, "holds nothing: get it again or remove it")], None)
     found = [Finding(kind, path, message) for kind, message in _look(content, Path(path).suffix.lower(), min_side)]
+    if any(finding.kind.severity == "error" for finding in found):
+        return Inspection(found, None)
     return Inspection(found, hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest())
 
 

@@ -75,7 +75,7 @@ def find_duplicates(folders: Sequence[ClassFolder], digests: np.ndarray, read: n
     Args:
         folders: N pictures in all.
         digests: (N, DIGEST_SIZE) uint8, of the pictures' content.
-        read: (N,) bool, which of them count.
+        read: (N,) bool, which of them could be read.
     """
     ends = list(accumulate(len(folder.pictures) for folder in folders))
 
