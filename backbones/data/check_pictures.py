@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -99,8 +101,20 @@ def _one_by_one(inspect: "partial[Inspection]", paths: Iterable[str]) -> Iterato
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Ctrl-C reaches every process; only the first is to answer.
-    return ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    return ProcessPoolExecutor(workers, initializer=_begin_work)
+
+
+def _begin_work() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the first is to answer
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A killed parent can't tell its workers to end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def inspect_picture(path: str, min_side: int) -> Inspection:

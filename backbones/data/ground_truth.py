@@ -57,7 +57,7 @@ def _from_kit(path: Path, stream: Any) -> dict[str, str]:
         if member.name.endswith("data/ILSVRC2012_validation_ground_truth.txt"):
             numbers = member.data.read(member.size).decode("latin-1").split()
         elif member.name.endswith("data/meta.mat"):
-            synsets = _read_synsets(f"{path}: {member.name}", member.data.read(member.size))
+            synsets = _read_synsets(member.data.source, member.data.read(member.size))
     archive.check_end()
     if numbers is None or synsets is None:
         missing = "ILSVRC2012_validation_ground_truth.txt" if numbers is None else "meta.mat"
@@ -100,7 +100,7 @@ def _from_lines(path: Path, content: bytes) -> dict[str, str]:
             )
         if match is None or (match[1] is not None) != named:
             form = "'<picture> <synset>'" if named else "'<picture> <synset>' or '<synset>'"
-            raise DataError(f"{path}, line {number}: '{line.strip()[:60]}' is not of the form {form}")
+            raise DataError(f"{path}, line {number}: {line.strip()[:60]!r} is not of the form {form}")
         picture = match[1] or PICTURE.format(number - start)
         if picture in truth:
             raise DataError(f"{path}, line {number}: {picture} has a line already")

@@ -116,7 +116,7 @@ def read_tar(archive: Section) -> Iterator[TarMember]:
                 "get it again"
             )
         padding = -header.size % _BLOCK
-        data = Section(archive, header.size, f"{archive.source}: {header.name}")
+        data = Section(archive, header.size, f"{archive.source}: {ascii(header.name)[1:-1]}")
         if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
             _check_extension(header, data)
         elif header.type in (tarfile.REGTYPE, tarfile.AREGTYPE):

@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from commands import ROOT, wait_for
 from PIL import Image
 
@@ -61,7 +62,8 @@ def test_kill_9_and_again(tmp_path: Path) -> None:
     assert tree(output) == expected
 
 
-def test_ctrl_c_ends_a_check_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_check_that_is_stopped_leaves_no_process_behind(tmp_path: Path, killed: bool) -> None:
     folder = tmp_path / "set/train/noise"
     folder.mkdir(parents=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)).save(folder / "0.jpg")
@@ -73,10 +75,15 @@ def test_ctrl_c_ends_a_check_in_one_line(tmp_path: Path) -> None:
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: len(children.read_text().split()) == 2, process)
+    workers = [Path("/proc", number) for number in children.read_text().split()]
     time.sleep(0.5)  # Python forgets an interrupt that comes while it forks
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert re.split(r"[\r\n]", error.rstrip())[-1] == "interrupted"
+    if killed:
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, error = process.communicate(timeout=60)  # the workers hold the pipes too
+    assert process.returncode == (-signal.SIGKILL if killed else 130)
+    assert killed or re.split(r"[\r\n]", error.rstrip())[-1] == "interrupted"
     assert "Traceback" not in error
     assert out == ""
+    assert not any(worker.exists() and "zombie" not in (worker / "status").read_text() for worker in workers)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -275,6 +276,7 @@ def test_copies_against_a_plain_search(drawn: list[tuple[str, str, int]], data: 
     assert len(found) == len(expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the decoders
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from([picture(1, 24), picture(1, 24, "PNG"), picture(1, 24, "BMP"), picture(1, 24, "TIFF")]),
@@ -305,6 +307,7 @@ def dies_at(path: str, min_side: int) -> object:
     return inspect_picture(path, min_side)
 
 
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="the workers would not be patched")
 def test_a_picture_that_kills_its_reader_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{k}{'bad' if k in (3, 40, 41) else ''}.png" for k in range(50)]
     for number, name in enumerate(names):
