@@ -26,6 +26,7 @@ def run_command(
     *,
     positional: str | None = None,
     defaults: Callable[[Namespace], dict[str, Any]] | None = None,
+    program: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Reads the command line as the parameters of `parameters`, runs it, and turns the user's errors into one line.
@@ -38,13 +39,14 @@ def run_command(
             `--print_config`.
         positional: the list parameter that needs no option name.
         defaults: gives, from what the user set, further defaults by dotted key (a recipe that an option names).
+        program: what the help calls the command, by default the name of the running file.
         argv: the arguments, `sys.argv[1:]` by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        parser = _parser(parameters, positional, takes_config=run is not None)
+        parser = _parser(parameters, positional, takes_config=run is not None, program=program)
         if defaults is not None:
             asked = [a for a in arguments if not a.startswith("--print_config")]
             parser.set_defaults(defaults(parser.parse_args(asked)))
@@ -69,6 +71,45 @@ def run_command(
         _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
 
 
+def run_commands(
+    commands: dict[str, Callable[..., Any]], description: str, *, argv: Sequence[str] | None = None
+) -> None:
+    """Runs that of several functions which the first argument names, as `run_command` does.
+
+    Args:
+        commands: functions by the names that users give them; the first line of a docstring is its entry in the list.
+        description: what the commands are for.
+        argv: the arguments, `sys.argv[1:]` by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    words = [a for a in arguments if a != "--debug"]
+    program = os.path.basename(sys.argv[0])
+    if words[:1] in (["-h"], ["--help"]):
+        print(_list_of_commands(commands, description, program))
+        sys.exit(0)
+    if not words or words[0] not in commands:
+        given = f"'{words[0]}' is no command" if words else "a command is missing"
+        _leave(EXIT_BAD_INPUT, f"error: {given}: give {' or '.join(commands)} first (or --help)")
+    arguments.remove(words[0])
+    run_command(commands[words[0]], program=f"{program} {words[0]}", argv=arguments)
+
+
+def _list_of_commands(commands: dict[str, Callable[..., Any]], description: str, program: str) -> str:
+    width = max(map(len, commands))
+    texts = {
+        name: docstring_parser.parse(inspect.getdoc(run) or "").short_description for name, run in commands.items()
+    }
+    return "\n".join(
+        [
+            f"usage: {program} COMMAND [options]\n",
+            f"{description}\n",
+            "commands:",
+            *(f"  {name:<{width}}  {text}" for name, text in texts.items()),
+            f"\noptions:\n  --help, after a command: its own options ({program} {next(iter(commands))} --help)",
+        ]
+    )
+
+
 class _ConfigFile(ActionConfigFile):
     """A config file that is named where something in it is wrong."""
 
@@ -83,9 +124,11 @@ class _ConfigFile(ActionConfigFile):
                 raise ConfigError(f"--config {values}: {key} is a group of options, not {cfg[key]!r}")
 
 
-def _parser(parameters: Callable[..., Any], positional: str | None, takes_config: bool) -> ArgumentParser:
+def _parser(
+    parameters: Callable[..., Any], positional: str | None, takes_config: bool, program: str | None
+) -> ArgumentParser:
     documentation = docstring_parser.parse(inspect.getdoc(parameters) or "")
-    parser = ArgumentParser(exit_on_error=False, description=_description(documentation))
+    parser = ArgumentParser(prog=program, exit_on_error=False, description=_description(documentation))
     if takes_config:
         parser.add_argument("--config", action=_ConfigFile, help="a YAML file of options; later options override it")
     helps = _helps(parameters)

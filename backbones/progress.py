@@ -13,6 +13,7 @@ def progress_bar(
     total: int | None = None,
     initial: int = 0,
     unit: str,
+    scaled: bool = False,
     description: str | None = None,
     shown: bool = True,
 ) -> tqdm:
@@ -23,10 +24,18 @@ def progress_bar(
         total: how many there are, where `items` does not tell.
         initial: how many were done before.
         unit: what one is called.
+        scaled: write 1200 as 1.2k.
         description: what is being done.
         shown: False for all processes but one.
     """
     interval = 0.5 if sys.stderr.isatty() else 30
     return tqdm(
-        items, total=total, initial=initial, unit=unit, desc=description, disable=not shown, mininterval=interval
+        items,
+        total=total,
+        initial=initial,
+        unit=unit,
+        unit_scale=scaled,
+        desc=description,
+        disable=not shown,
+        mininterval=interval,
     )

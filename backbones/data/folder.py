@@ -9,7 +9,7 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.data.pictures import read_image
 from backbones.errors import DataError
 
-_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def read_folder(root: str | Path, split: str, class_names: list[str] | None = None) -> ClassificationDataset:
@@ -33,9 +33,9 @@ def read_folder(root: str | Path, split: str, class_names: list[str] | None = No
     paths: list[Path] = []
     labels: list[int] = []
     for name in found:
-        files = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in _ENDINGS)
+        files = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in ENDINGS)
         if not files:
-            raise DataError(f"{folder / name}: holds no pictures ({', '.join(sorted(_ENDINGS))})")
+            raise DataError(f"{folder / name}: holds no pictures ({', '.join(sorted(ENDINGS))})")
         paths += files
         labels += [names.index(name)] * len(files)
     relative = "\n".join(str(path.relative_to(folder)) for path in paths)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from backbones.cli import run_command
+from backbones.cli import run_command, run_commands
 from backbones.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +204,53 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture) -> None:
     assert left.value.code == 2
     assert "Traceback" in error
     assert error.endswith("error: broken\n")
+
+
+def draw(count: int = 1) -> None:
+    """Draws pictures.
+
+    Args:
+        count: so many.
+    """
+    print("drawn", count)
+
+
+def erase() -> None:
+    """Erases them."""
+    raise DataError("nothing there")
+
+
+def test_the_first_word_names_one_of_several_commands(capsys: pytest.CaptureFixture) -> None:
+    commands = {"draw": draw, "erase": erase}
+    run_commands(commands, "Art.", argv=["draw", "--count", "3"])
+    assert capsys.readouterr().out == "drawn 3\n"
+    assert refused(capsys, lambda: run_commands(commands, "Art.", argv=["erase"])) == "error: nothing there\n"
+    assert "'paint' is no command: give draw or erase" in refused(
+        capsys, lambda: run_commands(commands, "Art.", argv=["paint", "--count", "3"])
+    )
+    assert "--size" in refused(capsys, lambda: run_commands(commands, "Art.", argv=["draw", "--size", "3"]))
+    with pytest.raises(SystemExit) as left:
+        run_commands(commands, "Art.", argv=["--debug", "erase"])
+    assert left.value.code == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_commands_are_listed_and_help_by_themselves(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/art.py"])
+    with pytest.raises(SystemExit) as left:
+        run_commands({"draw": draw, "erase": erase}, "Art.", argv=["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: art.py COMMAND" in text
+    assert re.search(r"draw +Draws pictures\.\n +erase +Erases them\.", text)
+    with pytest.raises(SystemExit) as left:
+        run_commands({"draw": draw}, "Art.", argv=["draw", "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: art.py draw ")
+    assert "so many" in text
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

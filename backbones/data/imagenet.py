@@ -1,0 +1,239 @@
+"""ImageNet from its official archives: `<output>/train/<synset>/*.JPEG` and `<output>/val/<synset>/*.JPEG`.
+
+The archive of training pictures holds an archive for each synset, that of validation pictures the pictures side by
+side. Both are read in one pass and never unpacked elsewhere. A picture is written under another name and then renamed,
+so that a run which was killed goes on where it stopped and ends in what an undisturbed one gives.
+"""
+
+import fcntl
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backbones.data.tar import Section, TarMember, read_tar
+from backbones.errors import DataError
+from backbones.progress import progress_bar
+
+OFFICIAL = {"train": (1_281_167, 1000), "val": (50_000, 1000)}  # pictures, classes
+
+_LARGEST_PICTURE = 2**27  # bytes
+_CHUNK = 2**20
+
+
+class _Form(NamedTuple):
+    """What names in an archive look like; the pattern captures what counts of them."""
+
+    pattern: re.Pattern[str]
+    example: str
+
+
+_CLASS_ARCHIVE = _Form(re.compile(r"(n[0-9]{8})\.tar"), "n01440764.tar")
+_TRAINING_PICTURE = _Form(re.compile(r"(n[0-9]{8})_[0-9]{1,9}\.JPEG"), "n01440764_10026.JPEG")
+_VALIDATION_PICTURE = _Form(re.compile(r"(ILSVRC2012_val_[0-9]{8})\.JPEG"), "ILSVRC2012_val_00000001.JPEG")
+
+
+@dataclass
+class PreparedSplit:
+    """What a split holds.
+
+    Args:
+        name: "train" or "val".
+        classes: pictures of each synset.
+        size: of all pictures, in bytes.
+        written: pictures that were not there before.
+        foreign: by folder, how much lies in the class folders that the archive does not hold.
+    """
+
+    name: str
+    classes: Counter[str] = field(default_factory=Counter)
+    size: int = 0
+    written: int = 0
+    foreign: Counter[str] = field(default_factory=Counter)
+
+
+def check_training_archive(archive: Path) -> None:
+    """Finds out at once whether an archive is whole and of the official form, as far as its outer headers tell.
+
+    Raises:
+        DataError: it is not.
+    """
+    _check_members(archive, _CLASS_ARCHIVE)
+
+
+def check_validation_archive(archive: Path, truth: Mapping[str, str]) -> None:
+    """Finds out at once whether an archive is whole and of the official form, and the class of each picture known.
+
+    Raises:
+        DataError: it is not.
+    """
+    pictures = _check_members(archive, _VALIDATION_PICTURE)
+    if unknown := [name for name in pictures if name not in truth]:
+        raise DataError(
+            f"{archive}: the ground truth says nothing of {len(unknown):,} of its {len(pictures):,} pictures "
+            f"({', '.join(unknown[:3])}): give the ground truth that belongs to it"
+        )
+
+
+def prepare_training(archive: Path, output: Path) -> PreparedSplit:
+    """Writes the training pictures to `<output>/train/<synset>/`, all but those that are there.
+
+    Raises:
+        DataError: the archive is damaged or of another form, or the folder can't be written.
+    """
+    with _open(archive) as tar, _SplitFolder(output, "train", tar) as folder:
+        for outer in read_tar(tar):
+            synset, inner = _matched(outer, _CLASS_ARCHIVE, tar), outer.data
+            seen: set[str] = set()
+            for member in read_tar(inner):
+                if _matched(member, _TRAINING_PICTURE, inner) != synset:
+                    raise DataError(f"{inner.source}: holds {member.name}, a picture of another class")
+                if _base(member) in seen:
+                    raise DataError(f"{inner.source}: holds {_base(member)} twice")
+                seen.add(_base(member))
+                folder.add(synset, member)
+            if not seen:
+                raise DataError(f"{inner.source}: holds no pictures")
+        return folder.finish()
+
+
+def prepare_validation(archive: Path, truth: Mapping[str, str], output: Path) -> PreparedSplit:
+    """Writes the validation pictures to `<output>/val/<synset>/`, all but those that are there.
+
+    Args:
+        truth: picture -> synset, of every picture (see `check_validation_archive`).
+
+    Raises:
+        DataError: the archive is damaged or of another form, or the folder can't be written.
+    """
+    with _open(archive) as tar, _SplitFolder(output, "val", tar) as folder:
+        for member in read_tar(tar):
+            folder.add(truth[_matched(member, _VALIDATION_PICTURE, tar)], member)
+        return folder.finish()
+
+
+@contextmanager
+def _open(archive: Path) -> Iterator[Section]:
+    if not archive.is_file():
+        raise DataError(
+            f"{archive}: {'not a file' if archive.exists() else 'no such file'}: name an archive of ImageNet"
+        )
+    try:
+        file = archive.open("rb")
+    except OSError as error:
+        raise DataError(f"{archive}: can't be read ({error.strerror})") from error
+    with file:
+        yield Section(file, os.fstat(file.fileno()).st_size, str(archive))
+
+
+def _matched(member: TarMember, form: _Form, archive: Section) -> str:
+    """What the form captures of a member's name. Nothing else is let through, so no name leads out of its folder."""
+    match = form.pattern.fullmatch(_base(member))
+    if match is None:
+        raise DataError(
+            f"{archive.source}: holds {member.name[:100]!r}, where the official archive has names like {form.example}"
+        )
+    return match[1]
+
+
+def _base(member: TarMember) -> str:
+    return member.name.removeprefix("./")
+
+
+def _check_members(archive: Path, form: _Form) -> list[str]:
+    with _open(archive) as tar:
+        names = [_matched(member, form, tar) for member in read_tar(tar)]
+    if not names:
+        raise DataError(f"{archive}: is empty")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{archive}: holds {name} {count} times")
+    return names
+
+
+class _SplitFolder:
+    """The folder of a split, into which pictures are put whole or not at all.
+
+    Args:
+        output: holds the folder.
+        name: of the split.
+        archive: what is read; its progress is shown.
+    """
+
+    def __init__(self, output: Path, name: str, archive: Section):
+        self._folder = output / name
+        self._partial = output / f".{name}.partial"
+        self._archive = archive
+        self._size = archive.left
+        self._result = PreparedSplit(name)
+
+    def __enter__(self) -> "_SplitFolder":
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self._folder, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{self._folder}: can't be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise DataError(f"{self._folder}: another prepare_data.py is at work there") from error
+        except OSError:  # a file system without locks
+            pass
+        self._bar = progress_bar(total=self._size, unit="B", scaled=True, description=self._result.name)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.close()
+        self._partial.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def add(self, synset: str, member: TarMember) -> None:
+        """Puts a picture there, unless it is there in its full size."""
+        if not 0 < member.size <= _LARGEST_PICTURE:
+            raise DataError(
+                f"{member.data.source}: a picture can't be of {member.size:,} bytes: the archive is damaged"
+            )
+        path = self._folder / synset / _base(member)
+        try:
+            if not _is_whole(path, member.size):
+                if synset not in self._result.classes:
+                    path.parent.mkdir(exist_ok=True)
+                with self._partial.open("wb") as file:
+                    while chunk := member.data.read(_CHUNK):
+                        file.write(chunk)
+                os.replace(self._partial, path)
+                self._result.written += 1
+        except OSError as error:
+            raise DataError(
+                f"{path}: can't be written ({error.strerror}); mend that and start again: what is there stays"
+            ) from error
+        self._result.classes[synset] += 1
+        self._result.size += member.size
+        self._show(self._archive.left)
+
+    def finish(self) -> PreparedSplit:
+        """Looks for what else lies there."""
+        self._show(0)  # what follows the last picture is zeros
+        for folder in os.scandir(self._folder):
+            if folder.is_dir():
+                more = sum(1 for _ in os.scandir(folder)) - self._result.classes[folder.name]
+                if more > 0:
+                    self._result.foreign[folder.name] = more
+        return self._result
+
+    def _show(self, left: int) -> None:
+        self._bar.update(self._size - left - self._bar.n)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size

@@ -1,0 +1,163 @@
+"""The command `prepare_data`: brings data sets into the layout that the other commands read."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from backbones.cli import run_commands
+from backbones.data.ground_truth import read_ground_truth
+from backbones.data.imagenet import (
+    OFFICIAL,
+    PreparedSplit,
+    check_training_archive,
+    check_validation_archive,
+    prepare_training,
+    prepare_validation,
+)
+from backbones.data.readers import read_split
+from backbones.data.statistics import PixelStatistics, compute_statistics, save_statistics, statistics_path
+from backbones.errors import ConfigError, DataError
+
+DESCRIPTION = "Brings data sets into the layout that the other commands read, and measures what training wants of them."
+
+
+def imagenet(output: str, train: str | None = None, val: str | None = None, ground_truth: str | None = None) -> None:
+    """Makes ImageNet's class folders from the official archives.
+
+    Writes <output>/train/<synset>/*.JPEG and <output>/val/<synset>/*.JPEG. Archives of the same form with fewer classes
+    or pictures will do. The archives are checked first; a run that was stopped goes on when it is started again.
+    Example: python tools/prepare_data.py imagenet --train ILSVRC2012_img_train.tar --val ILSVRC2012_img_val.tar
+    --ground_truth ILSVRC2012_devkit_t12.tar.gz --output imagenet
+
+    Args:
+        output: the folder to make, or to go on with.
+        train: ILSVRC2012_img_train.tar (a tar file of one tar file a class).
+        val: ILSVRC2012_img_val.tar; wants ground_truth too.
+        ground_truth: the classes of the validation pictures, told apart by content: the development kit
+            (ILSVRC2012_devkit_t12.tar.gz), lines "ILSVRC2012_val_00000001.JPEG n01751748" (also with a comma, as
+            Kaggle's LOC_val_solution.csv), or one synset a line in the order of the pictures.
+    """
+    if train is None and val is None:
+        raise ConfigError("train and val are missing: name one archive or both")
+    if val is not None and ground_truth is None:
+        raise ConfigError("ground_truth is missing: name the development kit or a list of the classes of --val")
+    if val is None and ground_truth is not None:
+        raise ConfigError("ground_truth is of validation pictures: name their archive with --val, or leave it out")
+    truth = read_ground_truth(Path(ground_truth)) if ground_truth is not None else {}
+    if train is not None:
+        check_training_archive(Path(train))
+    if val is not None:
+        check_validation_archive(Path(val), truth)
+    folder = Path(output)
+    splits = []
+    if train is not None:
+        splits.append(prepare_training(Path(train), folder))
+    if val is not None:
+        splits.append(prepare_validation(Path(val), truth, folder))
+    print(f"{folder}\n{_summary(folder, splits)}")
+    if val is not None and (rest := len(truth) - splits[-1].classes.total()):
+        print(f"The ground truth speaks of {rest:,} more pictures, which {val} does not hold.")
+    print(f"Next: python tools/check_data.py --root {output} --splits {' '.join(split.name for split in splits)}")
+
+
+def _summary(output: Path, splits: list[PreparedSplit]) -> str:
+    rows = [f"{'split':<8} {'pictures':>10} {'classes':>8} {'a class':>10} {'size':>9} {'written':>10}"]
+    notes = []
+    for split in splits:
+        pictures, classes = split.classes.total(), len(split.classes)
+        least, most = min(split.classes.values()), max(split.classes.values())
+        each = f"{least}" if least == most else f"{least}-{most}"
+        size = f"{split.size / 1e9:.1f} GB" if split.size >= 1e9 else f"{split.size / 1e6:.1f} MB"
+        rows.append(f"{split.name:<8} {pictures:>10,} {classes:>8,} {each:>10} {size:>9} {split.written:>10,}")
+        if (pictures, classes) != OFFICIAL[split.name]:
+            official_pictures, official_classes = OFFICIAL[split.name]
+            notes.append(
+                f"{split.name}: the official set has {official_pictures:,} pictures of {official_classes:,} classes."
+            )
+        if split.foreign:
+            folder, more = split.foreign.most_common(1)[0]
+            notes.append(
+                f"{split.name}: {split.foreign.total():,} file(s) are there that the archive does not hold "
+                f"({more:,} of them in {output / split.name / folder}): training would use them."
+            )
+    return "\n".join(rows + notes)
+
+
+def statistics(
+    root: str,
+    name: Literal["folder", "cifar10"] = "folder",
+    split: str = "train",
+    input_size: int = 224,
+    resize: int | None = 256,
+    workers: int = 4,
+    overwrite: bool = False,
+) -> None:
+    """Measures the mean picture and the colours of a training set, as the paper's training wants them (Section 3.4).
+
+    Prints them, and writes <root>/statistics_<input_size>.safetensors, which training on class folders reads when it
+    has --data.mean pixel or --data.color pca. (On CIFAR-10 training measures them itself, so nothing is written.)
+    Example: python tools/prepare_data.py statistics --root imagenet
+
+    Args:
+        root: the folder of the data.
+        name: folder (<root>/<split>/<class>/*.JPEG) or cifar10 (<root>/cifar-10-batches-py; add --input_size 32
+            --resize null).
+        split: the split that is trained on.
+        input_size: side of the centre crops in pixels; that of training (data.input_size).
+        resize: shorter side before cropping (data.test_resize); null leaves pictures as they are.
+        workers: processes that read pictures.
+        overwrite: measure anew where that has been done.
+    """
+    if input_size < 1 or workers < 0 or (resize is not None and resize < input_size):
+        raise ConfigError(
+            f"input_size {input_size}, resize {resize}, workers {workers}: give 1 or more, input_size or more, and "
+            "0 or more"
+        )
+    dataset = read_split(name, root, split, None, input_size, 0)
+    path = statistics_path(root, input_size)
+    if name == "folder" and path.exists() and not overwrite:
+        raise DataError(f"{path}: is there already; replace it with --overwrite")
+    found = compute_statistics(dataset, size=input_size, shorter=resize, workers=workers)
+    print(_describe(found, split))
+    if name == "folder":
+        save_statistics(path, found)
+        print(f"written to {path}")
+
+
+def _describe(found: PixelStatistics, split: str) -> str:
+    deviation = np.sqrt(np.diag(found.covariance))
+    size = found.mean_picture.shape[-1]
+    rows = [
+        f"{found.count:,} pictures of {split}, their centre {size}x{size}, values of 0..255",
+        f"{'':<24}{'R':>10}{'G':>10}{'B':>10}",
+        _row("mean", found.mean),
+        _row("standard deviation", deviation),
+        *(_row(f"covariance {c}", line) for c, line in zip("RGB", found.covariance, strict=True)),
+        *(
+            _row(f"component {k}, {share:.1%}", vector, 3)
+            for k, (vector, share) in enumerate(
+                zip(found.eigenvectors.T, found.eigenvalues / max(found.eigenvalues.sum(), 1e-12), strict=True), 1
+            )
+        ),
+        f"{'eigenvalues':<24}" + "".join(f"{value:>10.1f}" for value in found.eigenvalues),
+        f"mean picture: from {found.mean_picture.min():.1f} to {found.mean_picture.max():.1f}",
+    ]
+    return "\n".join(rows)
+
+
+def _row(name: str, values: np.ndarray, digits: int = 1) -> str:
+    return f"{name:<24}" + "".join(f"{value:>10.{digits}f}" for value in values)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"imagenet": imagenet, "statistics": statistics}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `prepare_data`."""
+    run_commands(COMMANDS, DESCRIPTION, argv=argv)
+
+
+if __name__ == "__main__":
+    main()
