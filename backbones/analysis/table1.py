@@ -133,7 +133,9 @@ def _print_blocks(name: str, rows: Sequence[BottleneckCost], cost: Complexity) -
         )
     narrow, wide = (sum(getattr(row, f"{kind}multiply_adds") for row in rows) for kind in ("", "wide_"))
     added = [row for row in rows if not row.has_projection]
-    weights, multiply_adds = (sum(getattr(row, f"projection_{k}") for row in added) for k in ("weights", "multiply_adds"))
+    weights, multiply_adds = (
+        sum(getattr(row, f"projection_{k}") for row in added) for k in ("weights", "multiply_adds")
+    )
     print(
         f"all: {narrow / 1e9:.2f}e9 multiply-adds in bottlenecks, {wide / 1e9:.2f}e9 in two 3x3 ({wide / narrow:.1f}"
         f" times as much); option C would add {multiply_adds / 1e9:.2f}e9 multiply-adds"

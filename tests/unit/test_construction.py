@@ -40,7 +40,7 @@ def added_blocks(deeper: StagedNetwork, shallower: StagedNetwork) -> list[nn.Mod
 
 
 def make_identity(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """A 3x3 kernel that copies its channel, and in eval mode batch norm's weight / sqrt(variance + eps) of exactly 1."""
+    """A 3x3 kernel that copies its channel; in eval mode batch norm's weight / sqrt(variance + eps) is exactly 1."""
     nn.init.dirac_(convolution.weight)
     nn.init.zeros_(norm.running_mean)
     nn.init.zeros_(norm.bias)

@@ -73,7 +73,7 @@ def test_every_layer_is_as_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_no_convolution_has_a_bias(name: str) -> None:
-    """As published, but for conv1 of ResNet-50: before batch normalisation a bias changes nothing (see the importer)."""
+    """As published, but for conv1 of ResNet-50, where it changes nothing: batch norm subtracts it again."""
     with torch.device("meta"):
         biases = {n for n, m in get_model(name).named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None}
     assert biases == set()
