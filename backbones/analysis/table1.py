@@ -53,8 +53,8 @@ def report(
             _print_stages(name, network, cost)
         if layers:
             _print_layers(name, cost)
-        if blocks and (rows := bottleneck_costs(network, cost)):
-            _print_blocks(name, rows, cost)
+        if blocks and (bottlenecks := bottleneck_costs(network, cost)):
+            _print_blocks(name, bottlenecks, cost)
 
 
 def _measure(name: str, input_size: int | None) -> tuple[StagedNetwork, Complexity]:
