@@ -1,6 +1,8 @@
 """The command `plot_curves`: training and test errors over the iterations, as in Figures 4 and 6."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,8 +53,9 @@ def plot_curves(
         raise ConfigError(f"error_range {' '.join(map(str, error_range))}: give two rising numbers from 0 to 100")
     curves = [read_curve(name) for name in run]
     names = labels or distinct(curve.label for curve in curves)
-    curves = [Curve(name, curve.train, curve.test) for name, curve in zip(names, curves, strict=True)]
-    groups = [curves[sum(panels[:i]) : sum(panels[: i + 1])] for i in range(len(panels))]
+    curves = [replace(curve, label=name) for curve, name in zip(curves, names, strict=True)]
+    rest = iter(curves)
+    groups = [list(islice(rest, count)) for count in panels]
     save_figure(draw_curves(groups, titles, smoothing=smoothing, error_range=error_range), path)
     for curve in curves:
         errors = [f"{split} {points[-1, 1]:.2f} %" for split, points in _splits(curve) if len(points)]
@@ -86,7 +89,7 @@ def draw_curves(
         for number, curve in enumerate(curves):
             _draw(axes, curve, COLOURS[number % len(COLOURS)], unit, smoothing)
         clear_frame(axes)
-        axes.set_xlim(0, last / unit)
+        axes.set_xlim(0, 1.01 * last / unit)  # the last point shows whole
         if titles:
             axes.set_title(titles[place])
         axes.legend(loc="upper right", frameon=False, fontsize="small")
@@ -106,10 +109,8 @@ def _draw(axes: Axes, curve: Curve, colour: str, unit: float, smoothing: int) ->
     if len(curve.test):
         # Where a run was tested but a few times, the points are what was measured.
         marker = "o" if len(curve.test) <= 20 else None
-        axes.plot(
-            curve.test[:, 0] / unit, curve.test[:, 1], color=colour, linewidth=2.2, marker=marker, markersize=4.5,
-            clip_on=False, zorder=3,
-        )  # fmt: skip
+        steps, errors = curve.test.T
+        axes.plot(steps / unit, errors, color=colour, linewidth=2.2, marker=marker, markersize=4.5)
 
 
 def _splits(curve: Curve) -> list[tuple[str, np.ndarray]]:

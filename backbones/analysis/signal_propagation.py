@@ -1,10 +1,10 @@
 """The command `signal_propagation`: signals and gradients through networks, with and without batch normalisation."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from backbones.engine.run import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError
 from backbones.evaluate import normalize
 from backbones.models import get_model
+from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
 from backbones.weights import load_classifier
 
@@ -83,24 +84,18 @@ def signal_propagation(
     if output:
         check_writable(Path(output))
     figure_path = check_figure(figure) if figure else None
-    names = names or ([] if model else _DEFAULT_NAMES)
-    trained = [(path, *load_classifier(path)) for path in model]
-    for path, _, metadata in trained:
-        if metadata.color_order != "RGB":
-            raise CheckpointError(f"{path}: expects {metadata.color_order} pictures; this command makes RGB only")
+    jobs = _new_networks(names or ([] if model else _DEFAULT_NAMES), norm, initialisation, width)
+    batches = {job.name: _new_batch(job, data, noise, input_size, batch_size, seed) for job in jobs}
+    trained = [_load(path, data, batch_size) for path in model]
 
     cases = []
-    with progress_bar(total=len(names) * len(norm) * len(initialisation) + len(trained), unit="network") as bar:
-        for name in names:
-            for case in _new_networks(name, norm, initialisation, data, noise, width, input_size, batch_size, seed):
-                cases.append(case)
-                bar.update()
-        for path, network, metadata in trained:
-            size = metadata.input_size
-            dataset = read_split(data.name, data.root, data.test_split, metadata.classes, size, batch_size)
-            views, labels = _batch(dataset, batch_size, size, metadata.test_resize)
-            pictures = normalize(views, *(torch.tensor(v, dtype=torch.float64) for v in (metadata.mean, metadata.std)))
-            cases.append(SignalCase(path, _norm_of(network), "trained", measure_signals(network, pictures, labels)))
+    with progress_bar(total=len(jobs) + len(trained), unit="network") as bar:
+        for job in jobs:
+            cases.append(_measure_new(job, batches[job.name], seed))
+            bar.update()
+        for path, network, batch in trained:
+            signals = measure_signals(network, batch.pictures, batch.labels)
+            cases.append(SignalCase(path, _norm_of(network), "trained", signals))
             bar.update()
 
     print(format_summary(cases))
@@ -114,47 +109,84 @@ def signal_propagation(
         print(f"figure: {figure_path}")
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A network with new weights to be measured; `plan` is the same one without data."""
+
+    name: str
+    norm: Norm
+    initialisation: Initialisation
+    width: int
+    plan: StagedNetwork
+
+
+class _Batch(NamedTuple):
+    """Normalised pictures (B, 3, H, W), labels (B,), and how many classes there are."""
+
+    pictures: Tensor
+    labels: Tensor
+    classes: int
+
+
 def _new_networks(
-    name: str,
-    norms: Sequence[Norm],
-    initialisations: Sequence[Initialisation],
-    data: ClassificationData,
-    noise: bool,
-    width: int,
-    input_size: int | None,
-    batch_size: int,
-    seed: int,
-) -> Iterator[SignalCase]:
-    """A network by name, in every combination."""
-    with torch.device("meta"):
-        plan = get_model(name, width=width)
-    size = input_size or plan.input_size
+    names: Sequence[str], norms: Sequence[Norm], initialisations: Sequence[Initialisation], width: int
+) -> list[_Job]:
+    """Every combination; networks that have no batch norm (VGG as published) come without only."""
+    jobs = []
+    for name in dict.fromkeys(names):
+        with torch.device("meta"):
+            plan = get_model(name, width=width)
+        own: Sequence[Norm] = list(dict.fromkeys(norms)) if _norm_of(plan) == "batch" else ["none"]
+        jobs += [_Job(name, norm, kind, width, plan) for norm in own for kind in dict.fromkeys(initialisations)]
+    return jobs
+
+
+def _new_batch(
+    job: _Job, data: ClassificationData, noise: bool, input_size: int | None, batch_size: int, seed: int
+) -> _Batch:
+    """Pictures of a network's size, normalised by themselves; or noise."""
+    size = input_size or job.plan.input_size
     if noise:
         generator = torch.Generator().manual_seed(seed)
-        classes = plan.num_classes
         pictures = torch.randn(batch_size, 3, size, size, generator=generator, dtype=torch.float64)
-        labels = torch.randint(classes, (batch_size,), generator=generator)
-    else:
-        dataset = read_split(data.name, data.root, data.test_split, None, size, batch_size)
-        classes = len(dataset.class_names)
-        views, labels = _batch(dataset, batch_size, size, size)
-        pictures = standardise(views)
-    for norm in norms:
-        if norm == "batch" and _norm_of(plan) == "none":  # VGG as published
-            continue
-        for initialisation in initialisations:
-            network = new_network(
-                name, norm=norm, initialisation=initialisation, seed=seed, width=width, num_classes=classes
-            )
-            try:
-                signals = measure_signals(network, pictures, labels)
-            except (RuntimeError, ValueError) as error:  # a pool has nothing left, batch norm has a single value
-                raise ConfigError(f"{name} can't take pictures of {size} pixels, set input_size: {error}") from error
-            yield SignalCase(name, norm, initialisation, signals)
+        labels = torch.randint(job.plan.num_classes, (batch_size,), generator=generator)
+        return _Batch(pictures, labels, job.plan.num_classes)
+    dataset = read_split(data.name, data.root, data.test_split, None, size, batch_size)
+    views, labels = _sample(dataset, batch_size, size, size)
+    return _Batch(standardise(views), labels, len(dataset.class_names))
 
 
-def _batch(dataset: ClassificationDataset, batch_size: int, size: int, shorter: int | None) -> tuple[Tensor, Tensor]:
-    views, labels = draw_sample(dataset, batch_size, size, shorter)
+def _measure_new(job: _Job, batch: _Batch, seed: int) -> SignalCase:
+    network = new_network(
+        job.name,
+        norm=job.norm,
+        initialisation=job.initialisation,
+        seed=seed,
+        width=job.width,
+        num_classes=batch.classes,
+    )
+    try:
+        signals = measure_signals(network, batch.pictures, batch.labels)
+    except (RuntimeError, ValueError) as error:  # a pool has nothing left, batch norm has a single value
+        size = batch.pictures.shape[-1]
+        raise ConfigError(f"{job.name} can't take pictures of {size} pixels, set input_size: {error}") from error
+    return SignalCase(job.name, job.norm, job.initialisation, signals)
+
+
+def _load(path: str, data: ClassificationData, batch_size: int) -> tuple[str, StagedNetwork, _Batch]:
+    """A trained network, and pictures as it was tested on."""
+    network, metadata = load_classifier(path)
+    if metadata.color_order != "RGB":
+        raise CheckpointError(f"{path}: expects {metadata.color_order} pictures; this command makes RGB only")
+    size = metadata.input_size
+    dataset = read_split(data.name, data.root, data.test_split, metadata.classes, size, batch_size)
+    views, labels = _sample(dataset, batch_size, size, metadata.test_resize)
+    mean, std = (torch.tensor(value, dtype=torch.float64) for value in (metadata.mean, metadata.std))
+    return path, network, _Batch(normalize(views, mean, std), labels, len(metadata.classes))
+
+
+def _sample(dataset: ClassificationDataset, count: int, size: int, shorter: int | None) -> tuple[Tensor, Tensor]:
+    views, labels = draw_sample(dataset, count, size, shorter)
     if len(labels) < 2:
         raise DataError(f"{dataset.name(0)}: the only picture of its data set; batch normalisation needs 2 or more")
     return views, labels
