@@ -1,6 +1,6 @@
-"""Parameters and multiply-adds of the networks (Table 1)."""
+"""Parameters, multiply-adds and activations of the networks (Table 1)."""
 
-from backbones.analysis.complexity import main
+from backbones.analysis.table1 import main
 
 if __name__ == "__main__":
     main()

@@ -1,16 +1,10 @@
-"""The cost of a network in parameters and multiply-adds (Table 1), and the command `complexity`."""
+"""The cost of a network in parameters, multiply-adds and activations (Table 1)."""
 
 import copy
-import json as json_format
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from backbones.cli import run_command
-from backbones.errors import ConfigError
-from backbones.models import get_model
 
 PAPER_MULTIPLY_ADDS = {
     "resnet18": 1.8e9,
@@ -51,6 +45,11 @@ class Complexity:
     multiply_adds: int
     layers: list[LayerCost]
 
+    @property
+    def activations(self) -> int:
+        """Numbers that convolutions and linear layers put out."""
+        return sum(layer.activations for layer in self.layers if layer.multiply_adds)
+
 
 def complexity(network: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224)) -> Complexity:
     """Counts parameters and multiply-adds; one multiply-add is what some tools count as two FLOPs.
@@ -90,69 +89,3 @@ def _without_data(network: nn.Module) -> nn.Module:
     memo: dict[int, object] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo |= {id(b): b.to("meta") for b in network.buffers()}
     return copy.deepcopy(network, memo)
-
-
-def report(
-    names: list[str] = list(PAPER_MULTIPLY_ADDS),  # noqa: B006 (read by the command line, never changed)
-    json: bool = False,
-    layers: bool = False,
-    input_size: int | None = None,
-) -> None:
-    """Prints the parameters and multiply-adds of networks, beside the paper's numbers (Table 1).
-
-    One multiply-add is one multiplication and one addition (tools that count FLOPs give twice as much).
-
-    Args:
-        names: networks; those of Table 1 by default.
-        json: print a list of rows as JSON.
-        layers: print every layer with parameters too.
-        input_size: height and width of the picture; 224 by default, 32 for CIFAR networks.
-    """
-    if input_size is not None and input_size < 1:
-        raise ConfigError(f"input_size must be 1 or more, not {input_size}")
-    rows = [(name, _measure(name, input_size)) for name in names]
-    if json:
-        print(json_format.dumps([_json_row(name, cost, layers) for name, cost in rows], indent=1))
-        return
-    width = max(map(len, names), default=0)
-    print(f"{'name':{width}} {'parameters':>14} {'multiply_adds':>16} {'paper':>8} {'difference':>10}")
-    for name, cost in rows:
-        # The paper's numbers are of 224x224 pictures.
-        paper = PAPER_MULTIPLY_ADDS.get(name) if input_size in (None, 224) else None
-        beside = f" {paper / 1e9:>6.1f}e9 {cost.multiply_adds / paper - 1:>+10.1%}" if paper else f" {'-':>8} {'-':>10}"
-        print(f"{name:{width}} {cost.parameters:>14,} {cost.multiply_adds:>16,}{beside}")
-    if layers:
-        for name, cost in rows:
-            _print_layers(name, cost)
-
-
-def _measure(name: str, input_size: int | None) -> Complexity:
-    with torch.device("meta"):
-        network = get_model(name)
-    size = input_size or network.input_size
-    try:
-        return complexity(network, (3, size, size))
-    except RuntimeError as error:  # a pool has nothing left
-        raise ConfigError(f"{name} can't take pictures of {size} pixels, give a larger input_size: {error}") from error
-
-
-def _json_row(name: str, cost: Complexity, layers: bool) -> dict[str, object]:
-    row: dict[str, object] = {"name": name, "parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
-    return row | {"layers": [asdict(layer) for layer in cost.layers]} if layers else row
-
-
-def _print_layers(name: str, cost: Complexity) -> None:
-    print(f"\n{name}")
-    width = max(len(layer.name) for layer in cost.layers)
-    print(f"{'layer':{width}} {'output':>14} {'parameters':>12} {'multiply_adds':>15} {'activations':>12}")
-    for layer in cost.layers:
-        shape = "x".join(map(str, layer.output_shape))
-        print(
-            f"{layer.name:{width}} {shape:>14} {layer.parameters:>12,} {layer.multiply_adds:>15,}"
-            f" {layer.activations:>12,}"
-        )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command `complexity`."""
-    run_command(report, positional="names", argv=argv)

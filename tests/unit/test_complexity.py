@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from backbones import get_model
-from backbones.analysis import complexity as module
+from backbones.analysis.bottlenecks import bottleneck_costs
 from backbones.analysis.complexity import PAPER_MULTIPLY_ADDS, complexity
-from backbones.cli import run_command
+from backbones.analysis.stage_costs import stage_costs
+from backbones.analysis.table1 import main
 
 ROOT = Path(__file__).parents[2]
 COUNTED: list[tuple[str, dict[str, str], float]] = [
@@ -30,7 +31,7 @@ COUNTED: list[tuple[str, dict[str, str], float]] = [
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    run_command(module.report, positional="names", argv=arguments)
+    main(arguments)
     return capsys.readouterr().out
 
 
@@ -101,6 +102,75 @@ def test_layers_add_up() -> None:
     assert [weights[f"layer1.1.conv{i}"] for i in (1, 2, 3)] == [256 * 64, 64 * 64 * 9, 64 * 256]
 
 
+def test_activations_of_a_network_are_those_of_convolutions_and_linear_layers() -> None:
+    """4.2, by hand: conv1 and 2n layers of each size, and fc; batch norm's are not counted again."""
+    with torch.device("meta"):
+        cost = complexity(get_model("cifar_plain20"), (3, 32, 32))
+    assert cost.activations == 7 * 16 * 32 * 32 + 6 * 32 * 16 * 16 + 6 * 64 * 8 * 8 + 10
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "plain34", "vgg16", "cifar_resnet20"])
+def test_stages_add_up_to_the_network(name: str) -> None:
+    with torch.device("meta"):
+        network = get_model(name)
+        cost = complexity(network, (3, network.input_size, network.input_size))
+    rows = stage_costs(network, cost)
+    for key in ("parameters", "multiply_adds", "activations"):
+        assert sum(getattr(row, key) for row in rows) == getattr(cost, key)
+    for row in rows[:-1]:
+        stage = network.stages()[row.name]
+        side = network.input_size // stage.stride
+        assert row.output_shape == (stage.channels, side, side)
+
+
+def test_stages_of_table_1() -> None:
+    with torch.device("meta"):
+        network = get_model("resnet101")
+    rows = stage_costs(network, complexity(network))
+    assert [row.layers for row in rows] == [
+        "[7x7, 64], stride 2",
+        "3x3 max pool, stride 2, [1x1, 64; 3x3, 64; 1x1, 256] x 3",
+        "[1x1, 128; 3x3, 128; 1x1, 512] x 4",
+        "[1x1, 256; 3x3, 256; 1x1, 1024] x 23",
+        "[1x1, 512; 3x3, 512; 1x1, 2048] x 3",
+        "average pool, 1000-d fc",
+    ]
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet50", 16), ("resnet101", 33), ("resnet152", 50)])
+def test_the_saving_of_bottlenecks(name: str, blocks: int) -> None:
+    """Seed 4.1.4: 256x256x3x3 weights against 256x64 + 64x64x3x3 + 64x256, at every width."""
+    with torch.device("meta"):
+        network = get_model(name)
+    rows = bottleneck_costs(network, complexity(network))
+    assert len(rows) == blocks
+    assert [row.has_projection for row in rows] == [row.name.endswith(".0") for row in rows]
+    for row in rows:
+        narrow, positions = row.output_shape[0] // 4, row.output_shape[1] * row.output_shape[2]
+        if not row.has_projection:
+            scale = (narrow // 64) ** 2
+            assert row.weights == scale * (256 * 64 + 64 * 64 * 3 * 3 + 64 * 256)
+            assert row.wide_weights == scale * 2 * (256 * 256 * 3 * 3)
+            assert row.projection_weights == scale * 256 * 256
+        assert row.multiply_adds == row.weights * positions
+        assert row.wide_multiply_adds == row.wide_weights * positions
+    assert rows[0].wide_weights == 9 * (64 * 256 + 256 * 256)
+
+
+def test_what_option_c_adds() -> None:
+    """The projections of the blocks that have none are the difference to the network with option C, less its BN."""
+    with torch.device("meta"):
+        b, c = get_model("resnet50"), get_model("resnet50", shortcut="C")
+        cost_b, cost_c = complexity(b), complexity(c)
+    added = [row for row in bottleneck_costs(b, cost_b) if not row.has_projection]
+    assert cost_c.multiply_adds - cost_b.multiply_adds == sum(row.projection_multiply_adds for row in added)
+    batch_norm = sum(2 * row.output_shape[0] for row in added)
+    assert cost_c.parameters - cost_b.parameters == sum(row.projection_weights for row in added) + batch_norm
+    # 4.1: time and size of a block about double.
+    assert all(0.9 < row.projection_weights / row.weights < 1 for row in added)
+    assert all(row.has_projection for row in bottleneck_costs(c, cost_c))
+
+
 def test_the_network_is_left_as_it_is() -> None:
     network = get_model("cifar_resnet8", width=4).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -112,9 +182,9 @@ def test_the_network_is_left_as_it_is() -> None:
 
 def test_table_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     lines = command(capsys).splitlines()
-    assert lines[0].split() == ["name", "parameters", "multiply_adds", "paper", "difference"]
+    assert lines[0].split() == ["name", "parameters", "multiply_adds", "paper", "difference", "activations"]
     assert [line.split()[0] for line in lines[1:]] == list(PAPER_MULTIPLY_ADDS)
-    assert lines[3].split() == ["resnet50", "25,557,032", "3,857,973,248", "3.8e9", "+1.5%"]
+    assert lines[3].split() == ["resnet50", "25,557,032", "3,857,973,248", "3.8e9", "+1.5%", "10,588,136"]
 
 
 def test_json_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +192,8 @@ def test_json_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     # 4.2: conv1, six layers a stage (the first of a stage from fewer channels), fc.
     first = 32 * 32 * 9 * 16 * (3 + 6 * 16)
     later = 16 * 16 * 9 * 32 * (16 + 5 * 32) + 8 * 8 * 9 * 64 * (32 + 5 * 64)
-    assert rows[0] == {"name": "cifar_resnet20", "parameters": 269_722, "multiply_adds": first + later + 640}
+    assert rows[0] == {"name": "cifar_resnet20", "parameters": 269_722, "multiply_adds": first + later + 640,
+                       "activations": 7 * 16 * 32 * 32 + 6 * 32 * 16 * 16 + 6 * 64 * 8 * 8 + 10}  # fmt: skip
     assert (rows[1]["name"], rows[1]["parameters"]) == ("plain18", 11_515_688)
     layers = json.loads(command(capsys, "cifar_resnet20", "--json", "--layers"))[0]["layers"]
     assert layers[-1] == {"name": "fc", "output_shape": [10], "parameters": 650, "multiply_adds": 640,
@@ -137,9 +208,21 @@ def test_layers_and_size_of_the_command(capsys: pytest.CaptureFixture[str]) -> N
     assert row == ["layer1.0.conv1", "64x16x16", "36,864", f"{16 * 16 * 36864:,}", f"{64 * 16 * 16:,}"]
 
 
+def test_stages_and_blocks_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    out = command(capsys, "resnet18", "resnet50", "--stages", "--blocks")
+    assert out.count("average pool, 1000-d fc") == 2
+    blocks = [line.split() for line in out.splitlines() if line.startswith("layer")]
+    assert len(blocks) == 16
+    assert blocks[1][:8] == ["layer1.1", "256x56x56", "69,632", f"{69632 * 56 * 56:,}", f"{2 * 589824:,}",
+                             f"{2 * 589824 * 56 * 56:,}", "16.9", "16.9"]  # fmt: skip
+    row = json.loads(command(capsys, "resnet50", "--stages", "--blocks", "--json"))[0]
+    assert (len(row["stages"]), len(row["blocks"])) == (6, 16)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["resnet34", "--blocks"], ["resnet34", "resnet50"]),
         (["resnet20"], ["resnet20", "resnet18"]),
         (["vgg16", "--input_size", "16"], ["vgg16", "16 pixels"]),
         (["vgg16", "--input_size", "0"], ["input_size"]),
