@@ -19,9 +19,9 @@ from backbones.data.loader import testing_batches
 from backbones.data.readers import read_split
 from backbones.engine.distributed import join_world
 from backbones.errors import CheckpointError, ConfigError
-from backbones.evaluate import normalize
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
+from backbones.scores import normalize
 from backbones.weights import WeightsMetadata, load_classifier
 
 _KINDS = ("filters", "activations", "top_patches")

@@ -26,10 +26,10 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.engine.run import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError
-from backbones.evaluate import normalize
 from backbones.models import get_model
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
+from backbones.scores import normalize
 from backbones.weights import load_classifier
 
 _DEFAULT_NAMES = ["plain18", "plain34", "resnet18", "resnet34"]
