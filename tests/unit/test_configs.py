@@ -11,6 +11,7 @@ from backbones.cli import run_command
 from backbones.config import Expected, PretrainConfig, check_data, check_optimizer, check_options
 from backbones.engine.loop import portion_size
 from backbones.engine.schedule import check_schedule
+from backbones.evaluate import EvaluateConfig
 from backbones.fidelity import recipe_defaults
 from backbones.models import get_model
 from backbones.train import main as pretrain_main
@@ -20,7 +21,8 @@ from detection.config import check_data as check_detection_data
 from detection.train import main as train_detector_main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+ENSEMBLE = CONFIGS / "imagenet/ensemble.yaml"  # of evaluate_classifier; all others train
+FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE})
 # The paper's numbers: percent.
 PAPER = {
     "voc/vgg16": {"voc07.mAP": 73.2},
@@ -248,3 +250,16 @@ def test_each_cell_of_tables_2_to_4_has_its_config() -> None:
     for depth in (50, 101, 152):
         config = read(CONFIGS / f"imagenet/resnet{depth}.yaml")
         assert {"10crop.top1_error", "multiscale.top5_error", "center.top1_error"} <= expected(config).keys()
+
+
+def test_the_ensemble_is_of_networks_that_have_configs() -> None:
+    """Table 5: six, two of them of 152 layers."""
+    configs: list[Any] = []
+    run_command(EvaluateConfig, configs.append, argv=["--config", str(ENSEMBLE)])
+    (config,) = configs
+    names = [Path(path).name.removeprefix("imagenet_").removesuffix("_seed1") for path in config.model]
+    assert len(names) == 6
+    assert names.count("resnet152") == 2
+    assert {f"imagenet/{name}" for name in names} <= {name_of(file) for file in FILES}
+    assert config.protocol == ["multiscale"]
+    assert expected(config)["multiscale.top5_error"].value == 3.57
