@@ -10,9 +10,9 @@ from backbones.engine.run import check_writable
 from backbones.errors import ConfigError, DataError
 from backbones.importing.akamaster import import_akamaster
 from backbones.importing.caffe_classifiers import import_caffe
-from backbones.importing.network import ImportedNetwork, empty_network
+from backbones.importing.network import ImportedNetwork
 from backbones.importing.torchvision import import_torchvision
-from backbones.weights import WeightsMetadata, load_state, save_weights
+from backbones.weights import WeightsMetadata, save_weights
 
 Format = Literal["torchvision", "caffe", "akamaster"]
 
@@ -46,8 +46,6 @@ def import_weights(
     check_writable(path)
     network = _read(format, Path(input), arch, mean)
     metadata = _metadata(network, arch, _class_names(classes, arch, network.num_classes))
-    model = empty_network(Path(input), arch, network.num_classes, network.options)
-    load_state(model, network.state, input, assign=True)
     save_weights(path, network.state, metadata)
     _report(format, metadata, output, named=classes is not None, own_mean=mean is not None)
 

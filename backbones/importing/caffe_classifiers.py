@@ -16,6 +16,7 @@ from backbones.importing.network import (
 )
 from backbones.models.resnet import BOTTLENECK_DEPTHS
 from backbones.models.vgg import CONVOLUTIONS
+from backbones.weights import load_state
 
 ARCHITECTURES = {f"resnet{depth}": (caffe_resnet, depth) for depth in BOTTLENECK_DEPTHS} | {
     f"vgg{depth}": (caffe_vgg, depth) for depth in CONVOLUTIONS
@@ -43,13 +44,11 @@ def import_caffe(path: Path, architecture: str, mean: Path | None) -> ImportedNe
     num_classes = source.outputs(module.LAST, 2)
     options = dict(module.OPTIONS) | width_option(source.outputs(module.FIRST, 4), 64)
     network = empty_network(path, architecture, num_classes, options)
+    state = module.convert(source, network, depth)
+    load_state(network, state, str(path), assign=True)
     picture = VGG_MEAN if mean is None else _mean_picture(mean)
-    return ImportedNetwork(
-        module.convert(source, network, depth),
-        num_classes,
-        options,
-        Preprocessing(picture, [1.0, 1.0, 1.0], "BGR", _INPUT_SIZE, _TEST_RESIZE),
-    )
+    preprocessing = Preprocessing(picture, [1.0, 1.0, 1.0], "BGR", _INPUT_SIZE, _TEST_RESIZE)
+    return ImportedNetwork(state, num_classes, options, preprocessing)
 
 
 def _check_layers(source: CaffeNetwork, architecture: str) -> None:

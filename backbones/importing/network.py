@@ -27,7 +27,7 @@ class ImportedNetwork:
     """A network from elsewhere.
 
     Args:
-        state: its weights under our names, in float32.
+        state: its weights under our names, in float32, checked to fit.
         num_classes: of its last layer.
         options: of `get_model`.
         preprocessing: that it was trained with.

@@ -1,6 +1,6 @@
 """Runs a network that a Caffe prototxt describes: slow, in float64, written from Caffe's documentation alone.
 
-https://caffe.berkeleyvision.org/tutorial/layers.html; rounding and clipping of pooling windows as Caffe's pooling layer.
+https://caffe.berkeleyvision.org/tutorial/layers.html; pooling windows are rounded and clipped as Caffe does it.
 """
 
 import math

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backbones.evaluate import normalize
 from backbones.import_weights import main
+from backbones.importing.caffe import read_network
 from backbones.models import get_model
 from backbones.weights import WeightsMetadata, load_classifier
 
@@ -60,7 +61,9 @@ def assert_equal(actual: Tensor, expected: np.ndarray) -> None:
 def test_a_resnet_gives_caffes_outputs(depth: int, tmp_path: Path) -> None:
     """An odd size, so that the pool's rounding counts; 211 x 209 end as 7 x 7, which MSRA's last pool needs."""
     net = resnet(depth, 2, 7)
-    output = import_file(tmp_path, encode(net.blobs, extra=["conv1_relu", "pool1"]), f"resnet{depth}")
+    output = import_file(
+        tmp_path, encode(net.blobs, extra=["conv1_relu", "pool1"], double=depth == 101), f"resnet{depth}"
+    )
     network, metadata = load_classifier(output)
     rgb = picture(211, 209)
     expected = caffes_output(net, rgb, "fc1000")
@@ -117,10 +120,12 @@ def small() -> CaffeFiles:
     ids=str,
 )
 def test_every_encoding_of_the_weights_is_read(how: dict[str, bool], small: CaffeFiles, tmp_path: Path) -> None:
-    plain, _ = load_classifier(import_file(tmp_path, encode(small.blobs), "resnet50"))
-    other, _ = load_classifier(import_file(tmp_path, encode(small.blobs, **how), "resnet50"))
-    for name, tensor in plain.state_dict().items():
-        assert torch.allclose(other.state_dict()[name], tensor, rtol=1e-6, atol=1e-6), name
+    (tmp_path / "net.caffemodel").write_bytes(encode(small.blobs, **how))
+    layers = read_network(tmp_path / "net.caffemodel").layers
+    assert list(layers) == list(small.blobs)
+    for name, blobs in stored(small).items():
+        for read, blob in zip(layers[name], blobs, strict=True):
+            assert np.array_equal(read.astype(np.float32).reshape(blob.shape), blob), name
 
 
 def test_the_file_holds_the_sources_bgr_and_loading_makes_rgb_of_it(small: CaffeFiles, tmp_path: Path) -> None:
@@ -186,6 +191,7 @@ def changed(name: str, change: Callable[[list[np.ndarray]], list[np.ndarray]]) -
         ("resnet50", changed("fc1000", lambda b: [b[0] * np.nan, b[1]]), ["fc1000", "finite"]),
         ("resnet50", changed("bn_conv1", lambda b: [b[0], b[1], b[2] * 0]), ["bn_conv1"]),
         ("resnet50", changed("bn_conv1", lambda b: [b[0], -b[1], b[2]]), ["bn_conv1"]),
+        ("resnet50", changed("bn_conv1", lambda b: [b[0] * 1e30, b[1], b[2] * 1e-20]), ["bn1.running_mean", "finite"]),
         ("resnet50", changed("conv1", lambda b: []), ["conv1"]),
         ("resnet50", changed("conv1", lambda b: [b[0].reshape(-1)]), ["conv1", "4 dimensions"]),
         ("resnet50", changed("fc1000", lambda b: [np.zeros((0, 32)), np.zeros(0)]), ["fc1000"]),
