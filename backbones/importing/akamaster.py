@@ -25,7 +25,7 @@ def import_akamaster(path: Path, architecture: str) -> ImportedNetwork:
     """Reads one of akamaster's checkpoints.
 
     Args:
-        architecture: `cifar_resnet20` or another of 6n+2 layers; its `resnet20`.
+        architecture: `cifar_resnet20` (its `resnet20`), or another of 6n+2 layers.
 
     Raises:
         CheckpointError: the file can't be read or does not fit; names the layer, and the network that it would fit.

@@ -25,11 +25,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    try:
-        state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError
-        reason = " ".join(str(error).split())[:150]
-        raise CheckpointError(f"{path}: not a readable checkpoint of plain tensors ({reason})") from error
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -84,15 +80,24 @@ def adapt_state(path: Path, state: dict[str, Tensor], network: nn.Module) -> dic
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
+            if "architecture" in (file.metadata() or {}):
+                raise CheckpointError(f"{path}: is a weights file of this project already; use it as it is")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise CheckpointError(str(error)) from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
 
 
 def _read_pickle(path: Path) -> Any:
     # torchvision's training script keeps its arguments in its checkpoints: names and plain values.
-    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error})") from error
+    except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError
+        raise CheckpointError(
+            f"{path}: not a checkpoint of plain tensors: damaged, of another format, or with code in it"
+        ) from error
 
 
 def _is_plain(value: object) -> bool:

@@ -138,7 +138,7 @@ class Code:
         ("vgg16_bn", {"features.0.bias": torch.ones(1, device="meta")}, ["features.0.bias", "plain tensor"]),
         ("vgg16_bn", {"lr": 0.1}, ["'lr'"]),
         ("vgg16_bn", {3: torch.ones(1)}, ["3 is no plain tensor"]),
-        ("vgg16_bn", {"code": Code()}, ["not a readable checkpoint"]),
+        ("vgg16_bn", {"code": Code()}, ["not a checkpoint of plain tensors"]),
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_the_tensor(
@@ -175,6 +175,18 @@ def test_files_that_are_no_checkpoint(
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert name in line
+
+
+def test_a_weights_file_of_this_project_is_not_taken_for_torchvisions(
+    vgg: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Its metadata may say another preprocessing."""
+    output = import_file(tmp_path, vgg, "torchvision", "vgg16_bn")
+    arguments = ["--format", "torchvision", "--input", str(output), "--arch", "vgg16_bn"]
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--output", str(tmp_path / "again.safetensors")])
+    assert left.value.code == 2
+    assert "weights.safetensors: is a weights file of this project" in capsys.readouterr().err
 
 
 def test_a_mean_is_for_caffe_only(vgg: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
