@@ -17,6 +17,7 @@ from backbones.models import StagedNetwork, get_model
 
 _FORMAT = "resnet-reproduction-1"
 LARGEST_SIDE = 10_000  # of a network's pictures, in pixels: what a file may ask for
+_FIRST_CONVOLUTIONS = ("conv1.weight", "features.0.weight")  # of ResNet and VGG
 
 
 @dataclass
@@ -31,7 +32,7 @@ class WeightsMetadata:
             (3, H, W).
         input_size: the side of the training crops.
         test_resize: the shorter side before cropping in tests; None leaves pictures as they are.
-        color_order: of the input's channels.
+        color_order: of the input's channels, and of mean and std; `load_weights` makes RGB of it.
         batch_norm: whose statistics batch norm holds: "moving" averages of training, or "exact" ones over the training
             set.
         category_ids: a detection data set's own ids, in the order of `classes`.
@@ -93,6 +94,8 @@ def find_weights(path: str | Path) -> Path:
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
     """Reads a weights file (or a run folder's) onto the CPU.
 
+    A network of BGR pictures becomes the same one of RGB pictures.
+
     Raises:
         CheckpointError: missing, damaged, or without the metadata that this project writes.
     """
@@ -105,7 +108,19 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:150]})"
         ) from error
-    return state, _parse_metadata(path, texts)
+    metadata = _parse_metadata(path, texts)
+    if metadata.color_order == "BGR":
+        _to_rgb(path, state, metadata)
+    return state, metadata
+
+
+def _to_rgb(path: Path, state: dict[str, Tensor], metadata: WeightsMetadata) -> None:
+    """Turns the channels of the input of a BGR classifier around, those of mean and std too."""
+    first = next((name for name in _FIRST_CONVOLUTIONS if name in state), None)
+    if metadata.task != "classification" or first is None or state[first].ndim != 4:
+        raise CheckpointError(f"{path}: expects BGR pictures, and is no classifier that could be turned to RGB")
+    state[first] = state[first].flip(1)
+    metadata.mean, metadata.std, metadata.color_order = metadata.mean[::-1], metadata.std[::-1], "RGB"
 
 
 def load_classifier(path: str | Path) -> tuple[StagedNetwork, WeightsMetadata]:

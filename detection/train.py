@@ -148,8 +148,6 @@ def _check_same_network(wanted: BackboneConfig, network: nn.Module, metadata: We
         raise CheckpointError(
             f"{wanted.weights}: holds a {metadata.architecture}, the config asks for backbone.name {wanted.name}"
         )
-    if metadata.color_order != "RGB":
-        raise CheckpointError(f"{wanted.weights}: expects {metadata.color_order} pictures; detectors are fed RGB only")
     for key, value in wanted.options.items():
         with torch.device("meta"):
             asked = get_model(metadata.architecture, len(metadata.classes), **metadata.options | {key: value})

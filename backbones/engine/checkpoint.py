@@ -16,7 +16,10 @@ _NAME = re.compile(r"step_(\d{8,})\.pt")
 def write_atomically(path: Path, write: Any) -> None:
     """Calls `write(temporary_path)`, flushes the file to disk and renames it to `path`: readers see all or nothing."""
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.touch()
+    mode = temporary.stat().st_mode  # as the user's umask wants it; safetensors would leave its own
     write(temporary)
+    os.chmod(temporary, mode)
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)

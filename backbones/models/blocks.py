@@ -9,6 +9,7 @@ from torch import Tensor, nn
 NormLayer = Callable[[int], nn.Module]
 ShortcutOption = Literal["A", "B", "C"]
 StrideIn = Literal["1x1", "3x3"]
+Pool = Literal["torch", "caffe"]
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:

@@ -36,15 +36,18 @@ class _Architecture:
 _WIDTH = {"width": _Option(lambda v: _is_number(v, int) and 1 <= v <= 256, "an integer from 1 to 256")}
 _SHORTCUT = {"shortcut": _Option(lambda v: v in ("A", "B", "C"), "one of A, B, C")}
 _STRIDE_IN = {"stride_in": _Option(lambda v: v in ("1x1", "3x3"), "one of 1x1, 3x3")}
+_POOL = {"pool": _Option(lambda v: v in ("torch", "caffe"), "one of torch, caffe")}
 _DROPOUT = {"dropout": _Option(lambda v: _is_number(v, int, float) and 0 <= v < 1, "a number from 0 to below 1")}
 _ZERO_INIT = {"zero_init_residual": _Option(lambda v: isinstance(v, bool), "true or false")}
 _RESIDUAL = _SHORTCUT | _ZERO_INIT | _WIDTH
+_RESNET = _RESIDUAL | _POOL
+_VGG = _DROPOUT | _POOL | _WIDTH
 _IMAGENET = {
-    **{f"resnet{d}": _Architecture(partial(ResNet, d), _RESIDUAL) for d in BASIC_DEPTHS},
-    **{f"resnet{d}": _Architecture(partial(ResNet, d), _RESIDUAL | _STRIDE_IN) for d in BOTTLENECK_DEPTHS},
-    **{f"plain{d}": _Architecture(partial(ResNet, d, shortcut=None), _WIDTH) for d in BASIC_DEPTHS},
-    **{f"vgg{d}": _Architecture(partial(VGG, d), _DROPOUT | _WIDTH) for d in CONVOLUTIONS},
-    **{f"vgg{d}_bn": _Architecture(partial(VGG, d, batch_norm=True), _DROPOUT | _WIDTH) for d in CONVOLUTIONS},
+    **{f"resnet{d}": _Architecture(partial(ResNet, d), _RESNET) for d in BASIC_DEPTHS},
+    **{f"resnet{d}": _Architecture(partial(ResNet, d), _RESNET | _STRIDE_IN) for d in BOTTLENECK_DEPTHS},
+    **{f"plain{d}": _Architecture(partial(ResNet, d, shortcut=None), _POOL | _WIDTH) for d in BASIC_DEPTHS},
+    **{f"vgg{d}": _Architecture(partial(VGG, d), _VGG) for d in CONVOLUTIONS},
+    **{f"vgg{d}_bn": _Architecture(partial(VGG, d, batch_norm=True), _VGG) for d in CONVOLUTIONS},
 }
 _CIFAR = [f"cifar_resnet{d}" for d in (20, 32, 44, 56, 110, 1202)] + [f"cifar_plain{d}" for d in (20, 32, 44, 56, 110)]
 
@@ -62,7 +65,8 @@ def get_model(
         options: `width` (channels of conv1; 64, CIFAR 16); residual networks have `shortcut` "A", "B" or "C" (3.3;
             default "B", CIFAR "A") and `zero_init_residual` (blocks start as their shortcuts; off); those of 50 layers
             and more have `stride_in` "1x1" (the paper's) or "3x3" ("v1.5"); VGGs have `dropout` (after fc6 and fc7;
-            0.5).
+            0.5); all but CIFAR's have `pool` "torch" (max pools as torchvision's) or "caffe" (as in the released
+            models, see `ResNet` and `VGG`).
 
     Returns:
         The network, in training mode: (B, 3, H, W) float pictures to (B, num_classes) logits.

@@ -10,6 +10,7 @@ from backbones.models.blocks import (
     BasicBlock,
     Bottleneck,
     NormLayer,
+    Pool,
     ShortcutOption,
     StrideIn,
     he_initialise,
@@ -30,6 +31,8 @@ class ResNet(StagedNetwork):
         num_classes: 0 makes `fc` the identity.
         shortcut: option of 3.3 where dimensions change, see `make_shortcut`; None makes a plain net.
         stride_in: where a bottleneck has its stride; basic blocks have no such choice.
+        pool: the max pool pads by 1 and rounds its size down ("torch", as torchvision), or pads nothing and rounds up
+            ("caffe", as the paper's released models).
         width: channels of conv1; every other layer scales with it.
         zero_init_residual: every residual block starts as its shortcut.
         norm_layer: makes batch normalisation from the number of channels.
@@ -44,6 +47,7 @@ class ResNet(StagedNetwork):
         *,
         shortcut: ShortcutOption | None = "B",
         stride_in: StrideIn = "1x1",
+        pool: Pool = "torch",
         width: int = 64,
         zero_init_residual: bool = False,
         norm_layer: NormLayer = nn.BatchNorm2d,
@@ -58,7 +62,7 @@ class ResNet(StagedNetwork):
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm_layer(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=int(pool == "torch"), ceil_mode=pool == "caffe")
         w = width
         self.layer1 = make_blocks(partial(block, channels=w), counts[0], w, w * expansion, 1)
         self.layer2 = make_blocks(partial(block, channels=2 * w), counts[1], w * expansion, 2 * w * expansion, 2)

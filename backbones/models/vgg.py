@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from backbones.models.blocks import NormLayer, he_initialise
+from backbones.models.blocks import NormLayer, Pool, he_initialise
 from backbones.models.stages import Stage, StagedNetwork
 
 CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -19,6 +19,8 @@ class VGG(StagedNetwork):
         batch_norm: batch normalisation after each convolution.
         width: channels of conv1; every other layer scales with it, fc6 and fc7 too (64 * width).
         dropout: after fc6 and fc7.
+        pool: whether the max pools round their sizes down ("torch", as torchvision) or up ("caffe", as the released
+            models): the same for multiples of 32 pixels.
         norm_layer: makes batch normalisation from the number of channels.
     """
 
@@ -32,6 +34,7 @@ class VGG(StagedNetwork):
         batch_norm: bool = False,
         width: int = 64,
         dropout: float = 0.5,
+        pool: Pool = "torch",
         norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         super().__init__(num_classes=num_classes, num_features=64 * width)
@@ -45,7 +48,7 @@ class VGG(StagedNetwork):
                 if batch_norm:
                     layers.append(norm_layer(channels))
                 layers.append(nn.ReLU(inplace=True))
-            layers.append(nn.MaxPool2d(2, stride=2))
+            layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=pool == "caffe"))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_two_stages_frozen_as_in_the_papers_configs(resnet: Path, tmp_path: Path
     for name in ("layer1.0.conv1.weight", "layer1.1.conv2.weight", "conv1.weight"):
         assert torch.equal(before[name], after[f"backbone.{name}"])
     assert not torch.equal(before["layer2.0.conv1.weight"], after["backbone.layer2.0.conv1.weight"])
+
+
+def test_a_network_of_bgr_pictures_becomes_one_of_rgb(resnet: Path, tmp_path: Path) -> None:
+    """As Caffe's are: the same network with its input's channels turned around trains the same detector."""
+    state, metadata = load_weights(resnet)
+    metadata.mean, metadata.std = [100.0, 120.0, 140.0], [60.0, 64.0, 68.0]
+    save_weights(tmp_path / "rgb.safetensors", state, metadata)
+    state["conv1.weight"] = state["conv1.weight"].flip(1)
+    blue = replace(metadata, color_order="BGR", mean=metadata.mean[::-1], std=metadata.std[::-1])
+    save_weights(tmp_path / "bgr.safetensors", state, blue)
+    for name in ("rgb", "bgr"):
+        train(tmp_path / name, tmp_path / f"{name}.safetensors", "--train.steps", "1")
+    assert (tmp_path / "rgb/weights.safetensors").read_bytes() == (tmp_path / "bgr/weights.safetensors").read_bytes()
 
 
 def test_a_detector_from_nothing_trains_live_batch_norm(tmp_path: Path) -> None:

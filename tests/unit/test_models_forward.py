@@ -1,5 +1,7 @@
 """What the networks compute: torchvision's outputs, gradients everywhere, any picture size."""
 
+import math
+
 import pytest
 import torch
 import torchvision
@@ -129,3 +131,30 @@ def test_vgg_has_dropout_on_fc6_and_fc7() -> None:
     network = get_model("vgg16", width=1)
     assert [m.p for m in network.classifier.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
     assert not any(isinstance(m, nn.Dropout) for m in get_model("resnet50", width=1).modules())
+
+
+@pytest.mark.parametrize("side", range(3, 12))
+def test_caffes_pools_look_at_every_pixel(side: int) -> None:
+    """Caffe's rule: ceil((side - kernel) / stride) + 1 windows from the first pixel on, the last ones cut off."""
+    x = torch.randn(1, 2, side, side)
+    for name, pool, kernel in [
+        ("resnet18", get_model("resnet18", width=1, pool="caffe").maxpool, 3),
+        ("plain18", get_model("plain18", width=1, pool="caffe").maxpool, 3),
+        ("vgg16", get_model("vgg16", width=1, pool="caffe").features[4], 2),
+    ]:
+        count = math.ceil((side - kernel) / 2) + 1
+        windows = [slice(2 * i, min(2 * i + kernel, side)) for i in range(count)]
+        expected = torch.stack([torch.stack([x[..., r, c].amax((2, 3)) for c in windows], 2) for r in windows], 2)
+        assert torch.equal(pool(x), expected), name
+        assert pool(x).shape[2] * 2 >= side - 1
+
+
+def test_caffes_pools_are_an_option_of_imagenets_networks() -> None:
+    x = torch.randn(1, 3, 75, 75)
+    for name in ("resnet18", "plain18", "vgg16_bn"):
+        torchs, caffes = get_model(name, 3, width=2).eval(), get_model(name, 3, width=2, pool="caffe").eval()
+        caffes.load_state_dict(torchs.state_dict())
+        assert not torch.allclose(torchs(x), caffes(x)), name
+        same = get_model(name, 3, width=2, pool="torch").eval()
+        same.load_state_dict(torchs.state_dict())
+        assert torch.equal(torchs(x), same(x)), name

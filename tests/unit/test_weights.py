@@ -213,3 +213,44 @@ def test_nonsense_in_metadata_is_refused(tmp_path: Path, changes: dict[str, Any]
     save_weights(tmp_path / "w.safetensors", get_model("cifar_plain8", 3).state_dict(), metadata(**changes))
     with pytest.raises(CheckpointError, match=rf"metadata's .*{next(iter(changes))}"):
         load_classifier(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("architecture", ["cifar_plain8", "resnet18", "vgg16"])
+@pytest.mark.parametrize("per_pixel", [False, True])
+def test_a_network_of_bgr_pictures_is_loaded_as_one_of_rgb(
+    architecture: str, per_pixel: bool, tmp_path: Path
+) -> None:  # fmt: skip
+    """A width of 3 has other convolutions of three inputs too: they stay as they are."""
+    torch.manual_seed(0)
+    original = get_model(architecture, 3, width=3).eval().double()
+    mean = torch.rand((3, 32, 32) if per_pixel else (3,)) * 255
+    blue = metadata(architecture, {"width": 3}, color_order="BGR", mean=mean.tolist())
+    save_weights(tmp_path / "w.safetensors", original.state_dict(), blue)
+    network, loaded = load_classifier(tmp_path / "w.safetensors")
+    assert loaded == metadata(architecture, {"width": 3}, mean=mean.tolist()[::-1], std=[3.0, 2.0, 1.0])
+    rgb = torch.randint(0, 256, (2, 3, 32, 32)).double()
+
+    def prepare(picture: torch.Tensor, how: WeightsMetadata) -> torch.Tensor:
+        shift, scale = torch.tensor(how.mean).double(), torch.tensor(how.std).double().view(3, 1, 1)
+        shift = shift if per_pixel else shift.view(3, 1, 1)
+        return (picture - shift) / scale
+
+    with torch.no_grad():
+        expected, actual = original(prepare(rgb.flip(1), blue)), network.double()(prepare(rgb, loaded))
+    assert torch.allclose(actual, expected, atol=1e-4 * expected.abs().max())
+
+
+def test_bgr_pictures_of_something_else_than_a_classifier_are_refused(tmp_path: Path) -> None:
+    state = get_model("cifar_plain8", 3).state_dict()
+    save_weights(tmp_path / "w.safetensors", state, metadata(task="detection", color_order="BGR"))
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: expects BGR"):
+        load_weights(tmp_path / "w.safetensors")
+    del state["conv1.weight"]
+    save_weights(tmp_path / "w.safetensors", state, metadata(color_order="BGR"))
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: expects BGR"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_others_may_read_it_as_the_umask_allows(file: Path) -> None:
+    (file.parent / "plain").touch()
+    assert file.stat().st_mode == (file.parent / "plain").stat().st_mode
