@@ -4,14 +4,16 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import get_model
+from backbones.analysis.signal_figure import draw_signals
 from backbones.analysis.signal_propagation import main
-from backbones.analysis.signals import LayerSignal, measure_signals, new_network, spread
+from backbones.analysis.signals import LayerSignal, SignalCase, measure_signals, new_network, spread
 
 PICTURES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -135,8 +137,8 @@ def run(*arguments: str) -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    output, figure = tmp_path / "new" / "signals.json", tmp_path / "signals.png"
-    run("plain18", "cifar_resnet8", "--output", str(output), "--figure", str(figure))
+    output = tmp_path / "new" / "signals.json"
+    run("plain18", "cifar_resnet8", "--output", str(output))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     cases = json.loads(output.read_text())
     assert len(cases) == 12
@@ -147,7 +149,20 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         variances = [layer["variance"] for layer in layers]
         expected = [variances[0], variances[len(layers) // 2], variances[-1], max(variances) / min(variances)]
         assert [float(word) for word in line[3:7]] == pytest.approx(expected, rel=0.06)
-    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_shows_every_case() -> None:
+    layers = [LayerSignal(f"layer{i}", 2.0 * i, 1.0, 0.1, 10.0**-i, 0.1) for i in range(4)]  # 0 has no logarithm
+    cases = [SignalCase(name, norm, "he", layers) for name in ("a", "b") for norm in ("batch", "none")]
+    figure = draw_signals([*cases, SignalCase("b", "batch", "trained", layers)])
+    axes = figure.axes
+    assert [panel.get_title() for panel in axes[:2]] == ["a", "b"]
+    assert [len(panel.lines) for panel in axes] == [2, 3] * 3
+    assert np.array_equal(axes[0].lines[0].get_ydata(), [np.nan, 2, 4, 6], equal_nan=True)
+    assert np.array_equal(axes[4].lines[1].get_ydata(), [1, 0.1, 0.01, 0.001])
+    assert all(panel.get_yscale() == "log" for panel in axes)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["He et al.", "trained", "batch norm",
+                                                                     "no batch norm"]  # fmt: skip
 
 
 def test_every_layer_and_noise(capsys: pytest.CaptureFixture[str]) -> None:
