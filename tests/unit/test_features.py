@@ -162,7 +162,7 @@ def test_a_network_that_responds_to_nothing(weights: Path, tmp_path: Path, capsy
     [
         (["--stages", "conv9"], ["conv9", "conv1, conv2"]),
         (["--channels", "0"], ["channels 0"]),
-        (["--channels", "33"], ["32 channels"]),
+        (["--channels", "33"], ["channels 33", "32"]),
         (["--workers", "-1"], ["workers"]),
         (["--data.name", "folder"], ["data.root"]),
         (["--data.name", "cifar10"], ["airplane", "circle"]),
