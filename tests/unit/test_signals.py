@@ -14,6 +14,8 @@ from backbones import get_model
 from backbones.analysis.signal_figure import draw_signals
 from backbones.analysis.signal_propagation import main
 from backbones.analysis.signals import LayerSignal, SignalCase, measure_signals, new_network, spread
+from backbones.data.shapes import CLASS_NAMES, shapes_for_classification
+from backbones.weights import WeightsMetadata, save_weights
 
 PICTURES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -181,6 +183,28 @@ def test_vgg_has_no_batch_norm_to_leave_out(capsys: pytest.CaptureFixture[str]) 
     run("vgg16", "--initialisation", "he")
     (row,) = capsys.readouterr().out.splitlines()[2:]
     assert row.split()[:3] == ["vgg16", "none", "he"]
+
+
+def test_a_trained_network(tmp_path: Path) -> None:
+    """Its own classes, sizes and normalisation, here with a mean for each pixel, and its own batch norm."""
+    network = get_model("cifar_resnet8", len(CLASS_NAMES), width=2)
+    mean = np.random.default_rng(0).uniform(0, 255, (3, 32, 32))
+    metadata = WeightsMetadata(
+        "classification", "cifar_resnet8", {"width": 2}, CLASS_NAMES, mean.tolist(), [50.0, 60.0, 70.0], input_size=32
+    )
+    save_weights(tmp_path / "weights.safetensors", network.state_dict(), metadata)
+    main(["--model", str(tmp_path), "--batch_size", "4", "--output", str(tmp_path / "o.json")])
+    (case,) = json.loads((tmp_path / "o.json").read_text())
+    assert (case["network"], case["norm"], case["initialisation"]) == (str(tmp_path), "batch", "trained")
+
+    pictures = shapes_for_classification("val", 4, 32)
+    pixels = np.stack([np.asarray(pictures.picture(i)) for i in range(4)]).transpose(0, 3, 1, 2)
+    x = torch.from_numpy((pixels - mean) / np.array([50, 60, 70])[:, None, None])
+    expected = measure_signals(network, x, torch.from_numpy(pictures.labels))
+    assert [layer["name"] for layer in case["layers"]] == [row.name for row in expected]
+    for layer, row in zip(case["layers"], expected, strict=True):
+        assert layer["variance"] == pytest.approx(row.variance)
+        assert layer["gradient_norm"] == pytest.approx(row.gradient_norm)
 
 
 @pytest.mark.parametrize(
