@@ -46,7 +46,8 @@ def draw_signals(cases: Sequence[SignalCase]) -> Figure:
                 axes.set_title(literal(network), fontsize="medium")
             if row == len(_ROWS) - 1:
                 axes.set_xlabel("layer, in order of execution")
-    figure.legend(handles=_legend(cases, colours), loc="outside lower center", ncols=6, frameon=False)
+    columns = 3 if len(networks) < 3 else 6
+    figure.legend(handles=_legend(cases, colours), loc="outside lower center", ncols=columns, frameon=False)
     figure.suptitle("Signals on their way forward, gradients on their way back")
     return figure
 
