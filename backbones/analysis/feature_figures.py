@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from backbones.analysis.figures import new_figure
+from backbones.analysis.figures import literal, new_figure
 
 _CELL = 64  # pixels of one patch in a mosaic
 _GAP = 4
@@ -43,7 +43,7 @@ def draw_filters(filters: np.ndarray, title: str) -> Figure:
     for axes, weights in zip(grid.flat, filters, strict=False):
         largest = max(float(np.abs(weights).max()), 1e-12)
         axes.imshow(weights.transpose(1, 2, 0) / (2 * largest) + 0.5, interpolation="nearest")
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 
@@ -67,7 +67,7 @@ def draw_tiles(sections: Mapping[str, Sequence[Tiles]], title: str) -> Figure:
             for axes, text, picture in zip(line, tiles.titles, tiles.pictures, strict=False):
                 _show(axes, picture)
                 axes.set_title(text, fontsize="x-small", pad=2)
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 

@@ -44,6 +44,12 @@ class TopResponses:
     rows: Tensor
     columns: Tensor
 
+    def of(self, channel: int) -> list[tuple[int, int, int]]:
+        """(picture, row, column) of what a channel responds to at all (above 0), strongest first."""
+        found = self.values[:, channel] > 0
+        places = (table[found, channel].tolist() for table in (self.pictures, self.rows, self.columns))
+        return list(zip(*places, strict=True))
+
 
 def top_responses(
     batches: Iterable[tuple[Sequence[int], dict[str, Tensor]]], stages: Sequence[str], count: int

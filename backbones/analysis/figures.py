@@ -32,6 +32,12 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def literal(text: str) -> str:
+    """A text that shows as it is: names of files may hold what matplotlib takes for formulas and hidden labels."""
+    escaped = text.replace("$", r"\$")
+    return f" {escaped}" if text.startswith("_") else escaped
+
+
 def clear_frame(axes: Axes) -> None:
     """Leaves the left and lower lines of the frame, and a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)

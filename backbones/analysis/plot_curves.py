@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from backbones.analysis.curves import Curve, distinct, read_curve, smooth
-from backbones.analysis.figures import COLOURS, check_figure, clear_frame, new_figure, save_figure
+from backbones.analysis.figures import COLOURS, check_figure, clear_frame, literal, new_figure, save_figure
 from backbones.cli import run_command
 from backbones.errors import ConfigError
 
@@ -91,7 +91,7 @@ def draw_curves(
         clear_frame(axes)
         axes.set_xlim(0, 1.01 * last / unit)  # the last point shows whole
         if titles:
-            axes.set_title(titles[place])
+            axes.set_title(literal(titles[place]))
         axes.legend(loc="upper right", frameon=False, fontsize="small")
     row[0].set_ylabel("top-1 error (%)")
     if error_range:
@@ -102,7 +102,7 @@ def draw_curves(
 
 
 def _draw(axes: Axes, curve: Curve, colour: str, unit: float, smoothing: int) -> None:
-    axes.plot([], [], color=colour, linewidth=2.2, label=curve.label)
+    axes.plot([], [], color=colour, linewidth=2.2, label=literal(curve.label))
     if len(curve.train):
         errors = smooth(curve.train[:, 1], smoothing)
         axes.plot(curve.train[:, 0] / unit, errors, color=colour, linewidth=0.8, alpha=0.9)

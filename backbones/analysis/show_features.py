@@ -1,11 +1,14 @@
 """The command `show_features`: pictures of what low, middle and high stages of a trained network respond to."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from backbones.analysis.feature_figures import Tiles, draw_filters, draw_tiles, mosaic
@@ -61,14 +64,9 @@ def show_features(
         workers: data-loading processes.
         device: auto takes a GPU where there is one.
     """
-    for name, value in [("channels", channels), ("patches", patches), ("examples", examples), ("pictures", pictures),
-                        ("batch_size", batch_size)]:  # fmt: skip
-        if value < 1:
-            raise ConfigError(f"{name} {value}: give 1 or more")
+    _check_counts(channels=channels, patches=patches, examples=examples, pictures=pictures, batch_size=batch_size)
     if workers < 0:
         raise ConfigError(f"workers {workers}: give 0 or more")
-    if max(channels, examples) > 32 or patches > 100:
-        raise ConfigError("give at most 32 channels and examples and 100 patches: a figure has no room for more")
     files = {kind: check_figure(str(Path(output) / f"{kind}.png")) for kind in _KINDS}
     network, metadata = load_classifier(model)
     if metadata.color_order != "RGB":
@@ -78,34 +76,21 @@ def show_features(
     dataset = read_split(data.name, data.root, data.test_split, metadata.classes, size, data.test_size)
     view = view_loader(dataset, size, metadata.test_resize)
     indices = evenly_spaced(len(dataset), pictures)
-    title = f"{metadata.architecture} ({Path(model).name})"
+    some = [indices[place] for place in evenly_spaced(len(indices), examples)]
 
     with join_world(device) as world:
-        network = network.to(world.device)
-        batches = _maps(network, metadata, view, indices, shown, batch_size, workers, world.device)
-        top = top_responses(batches, shown, patches)
-        chosen = {stage: responding_channels(top[stage], channels) for stage in shown}
-        some = [indices[place] for place in evenly_spaced(len(indices), examples)]
-        (_, maps), *_ = _maps(network, metadata, view, some, shown, len(some), 0, world.device, quiet=True)
-        examples_of = {stage: maps[stage].float().cpu().numpy() for stage in shown}
-
-    filters = network.stages()["conv1"].modules[0].get_parameter("weight").detach().cpu().numpy()
-    side = filters.shape[-1]
-    save_figure(draw_filters(filters, f"{len(filters)} filters of conv1, {side}x{side}: {title}"), files["filters"])
-    sections = {
-        _heading(stage, maps): _activation_rows(maps, chosen[stage], [view(index) for index in some])
-        for stage, maps in examples_of.items()
-    }
-    save_figure(draw_tiles(sections, f"Activations: {title}"), files["activations"])
+        look = _Look(network.to(world.device), metadata, view, shown, world.device)
+        with progress_bar(total=len(indices), unit="picture") as bar:
+            top = top_responses(look.at(indices, batch_size, workers, done=bar.update), shown, patches)
+        [(_, maps)] = look.at(some, len(some), workers=0)
+        maps = {stage: maps[stage].float().cpu() for stage in shown}
+    chosen = {stage: responding_channels(top[stage], channels) for stage in shown}
     fields = stage_fields(network)
-    sections = {
-        f"{stage}: receptive field {fields[stage].size} pixels": [
-            _patch_row(top[stage], chosen[stage], fields[stage], view)
-        ]
-        for stage in shown
-    }
-    heading = f"Strongest responses among {len(indices)} pictures: {title}"
-    save_figure(draw_tiles(sections, heading), files["top_patches"])
+
+    title = f"{metadata.architecture} ({Path(model).name})"
+    save_figure(_filters(network, title), files["filters"])
+    save_figure(_activations(maps, chosen, [view(index) for index in some], title), files["activations"])
+    save_figure(_top_patches(top, chosen, fields, view, f"{len(indices)} pictures: {title}"), files["top_patches"])
     for stage in shown:
         alive = int((top[stage].values[0] > 0).sum())
         print(
@@ -113,6 +98,13 @@ def show_features(
             f"{fields[stage].size} pixels, stride {fields[stage].stride}; channels {' '.join(map(str, chosen[stage]))}"
         )
     print("\n".join(str(path) for path in files.values()))
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        most = {"channels": 32, "examples": 32, "patches": 100}.get(name)  # a figure has no room for more
+        if count < 1 or (most and count > most):
+            raise ConfigError(f"{name} {count}: give {f'1 to {most}' if most else '1 or more'}")
 
 
 def _choose_stages(network: StagedNetwork, names: Sequence[str]) -> list[str]:
@@ -127,58 +119,83 @@ def _choose_stages(network: StagedNetwork, names: Sequence[str]) -> list[str]:
     return [name for name in known if name in names] if names else known[-4:]
 
 
-@torch.inference_mode()
-def _maps(
-    network: StagedNetwork,
-    metadata: WeightsMetadata,
-    view: View,
-    indices: Sequence[int],
-    stages: Sequence[str],
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    quiet: bool = False,
-) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
-    """Indices of pictures and what stages make of them, batch by batch."""
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (metadata.mean, metadata.std))
+@dataclass(frozen=True)
+class _Look:
+    """A trained network in eval mode, and what it is to look at.
 
-    def load(index: int) -> Tensor:
-        return torch.from_numpy(np.array(view(index)))
+    Args:
+        network: on `device`.
+        metadata: says how its input is normalised.
+        view: gives a picture by its index.
+        stages: whose maps are wanted.
+        device: where to compute.
+    """
 
-    views = testing_batches(load, indices, batch_size=batch_size, workers=workers, collate=torch.stack)
-    with progress_bar(total=len(indices), unit="picture", shown=not quiet) as bar:
-        for place, batch in enumerate(views):
-            first = place * batch_size
-            yield (
-                indices[first : first + len(batch)],
-                stage_maps(network, normalize(batch.to(device), mean, std), stages),
-            )
-            bar.update(len(batch))
+    network: StagedNetwork
+    metadata: WeightsMetadata
+    view: View
+    stages: Sequence[str]
+    device: torch.device
+
+    def at(
+        self, indices: Sequence[int], batch_size: int, workers: int, done: Callable[[int], object] = lambda count: None
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Batches of these pictures' indices and maps; `done` hears how many pictures each had."""
+        metadata = self.metadata
+        mean, std = (torch.tensor(value, device=self.device).float() for value in (metadata.mean, metadata.std))
+        load = self.view
+
+        def as_tensor(index: int) -> Tensor:
+            return torch.from_numpy(np.array(load(index)))
+
+        first = 0
+        for views in testing_batches(as_tensor, indices, batch_size=batch_size, workers=workers, collate=torch.stack):
+            with torch.inference_mode():
+                maps = stage_maps(self.network, normalize(views.to(self.device), mean, std), self.stages)
+            yield indices[first : first + len(views)], maps
+            first += len(views)
+            done(len(views))
 
 
-def _heading(stage: str, maps: np.ndarray) -> str:
-    _, channels, height, width = maps.shape
-    return f"{stage}: {channels} channels, {height}x{width}"
+def _filters(network: StagedNetwork, title: str) -> Figure:
+    weight = network.stages()["conv1"].modules[0].get_parameter("weight").detach().cpu().numpy()
+    count, _, height, width = weight.shape
+    return draw_filters(weight, f"{count} filters of conv1, {height}x{width}: {title}")
 
 
-def _activation_rows(maps: np.ndarray, channels: Sequence[int], views: Sequence[np.ndarray]) -> list[Tiles]:
-    titles = ["picture", *(f"channel {channel}" for channel in channels)]
-    return [Tiles(titles, [view, *(m[channel] for channel in channels)]) for view, m in zip(views, maps, strict=True)]
-
-
-def _patch_row(top: TopResponses, channels: Sequence[int], field: ReceptiveField, view: View) -> Tiles:
-    mosaics = []
-    for channel in channels:
-        patches = [
-            crop_patch(view(index), field, row, column)
-            for value, index, row, column in zip(
-                *(table[:, channel].tolist() for table in (top.values, top.pictures, top.rows, top.columns)),
-                strict=True,
-            )
-            if value > 0
+def _activations(
+    maps: dict[str, Tensor], chosen: dict[str, list[int]], views: Sequence[np.ndarray], title: str
+) -> Figure:
+    sections = {}
+    for stage, channels in chosen.items():
+        titles = ["picture", *(f"channel {channel}" for channel in channels)]
+        rows = [
+            Tiles(titles, [view, *(responses[channel] for channel in channels)])
+            for view, responses in zip(views, maps[stage].numpy(), strict=True)
         ]
-        mosaics.append(mosaic(patches, columns=int(np.ceil(len(patches) ** 0.5))))
-    return Tiles([f"channel {channel}" for channel in channels], mosaics)
+        count, height, width = maps[stage].shape[1:]
+        sections[f"{stage}: {count} channels, {height}x{width}"] = rows
+    return draw_tiles(sections, f"Activations: {title}")
+
+
+def _top_patches(
+    top: dict[str, TopResponses],
+    chosen: dict[str, list[int]],
+    fields: dict[str, ReceptiveField],
+    view: View,
+    title: str,
+) -> Figure:
+    sections = {}
+    for stage, channels in chosen.items():
+        mosaics = []
+        for channel in channels:
+            patches = [
+                crop_patch(view(index), fields[stage], row, column) for index, row, column in top[stage].of(channel)
+            ]
+            mosaics.append(mosaic(patches, columns=math.ceil(len(patches) ** 0.5)))
+        tiles = Tiles([f"channel {channel}" for channel in channels], mosaics)
+        sections[f"{stage}: receptive field {fields[stage].size} pixels"] = [tiles]
+    return draw_tiles(sections, f"Strongest responses among {title}")
 
 
 def crop_patch(view: np.ndarray, field: ReceptiveField, row: int, column: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from backbones.analysis.figures import COLOURS, clear_frame, new_figure
+from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
 from backbones.analysis.signals import SignalCase
 
 _ROWS = {
@@ -43,10 +43,11 @@ def draw_signals(cases: Sequence[SignalCase]) -> Figure:
             axes.set_yscale("log")
             clear_frame(axes)
             if row == 0:
-                axes.set_title(network, fontsize="medium")
+                axes.set_title(literal(network), fontsize="medium")
             if row == len(_ROWS) - 1:
                 axes.set_xlabel("layer, in order of execution")
-    figure.legend(handles=_legend(cases, colours), loc="outside lower center", ncols=6, frameon=False)
+    columns = 3 if len(networks) < 3 else 6
+    figure.legend(handles=_legend(cases, colours), loc="outside lower center", ncols=columns, frameon=False)
     figure.suptitle("Signals on their way forward, gradients on their way back")
     return figure
 

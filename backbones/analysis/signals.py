@@ -64,7 +64,7 @@ def new_network(
         norm: "none" leaves out all batch normalisation.
         initialisation: "he" (He et al. 2015), or a normal distribution of one deviation for all layers
             (`CARELESS_DEVIATIONS`); biases are 0.
-        seed: of the weights; where shapes are alike, every initialisation scales the same draws.
+        seed: of the weights; the careless initialisations scale the same draws.
         options: of `get_model`.
     """
     torch.manual_seed(seed)

@@ -4,14 +4,18 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import get_model
+from backbones.analysis.signal_figure import draw_signals
 from backbones.analysis.signal_propagation import main
-from backbones.analysis.signals import LayerSignal, measure_signals, new_network, spread
+from backbones.analysis.signals import LayerSignal, SignalCase, measure_signals, new_network, spread
+from backbones.data.shapes import CLASS_NAMES, shapes_for_classification
+from backbones.weights import WeightsMetadata, save_weights
 
 PICTURES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -135,8 +139,8 @@ def run(*arguments: str) -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    output, figure = tmp_path / "new" / "signals.json", tmp_path / "signals.png"
-    run("plain18", "cifar_resnet8", "--output", str(output), "--figure", str(figure))
+    output = tmp_path / "new" / "signals.json"
+    run("plain18", "cifar_resnet8", "--output", str(output))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     cases = json.loads(output.read_text())
     assert len(cases) == 12
@@ -147,7 +151,20 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         variances = [layer["variance"] for layer in layers]
         expected = [variances[0], variances[len(layers) // 2], variances[-1], max(variances) / min(variances)]
         assert [float(word) for word in line[3:7]] == pytest.approx(expected, rel=0.06)
-    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_shows_every_case() -> None:
+    layers = [LayerSignal(f"layer{i}", 2.0 * i, 1.0, 0.1, 10.0**-i, 0.1) for i in range(4)]  # 0 has no logarithm
+    cases = [SignalCase(name, norm, "he", layers) for name in ("a", "b") for norm in ("batch", "none")]
+    figure = draw_signals([*cases, SignalCase("b", "batch", "trained", layers)])
+    axes = figure.axes
+    assert [panel.get_title() for panel in axes[:2]] == ["a", "b"]
+    assert [len(panel.lines) for panel in axes] == [2, 3] * 3
+    assert np.array_equal(axes[0].lines[0].get_ydata(), [np.nan, 2, 4, 6], equal_nan=True)
+    assert np.array_equal(axes[4].lines[1].get_ydata(), [1, 0.1, 0.01, 0.001])
+    assert all(panel.get_yscale() == "log" for panel in axes)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["He et al.", "trained", "batch norm",
+                                                                     "no batch norm"]  # fmt: skip
 
 
 def test_every_layer_and_noise(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,6 +183,28 @@ def test_vgg_has_no_batch_norm_to_leave_out(capsys: pytest.CaptureFixture[str]) 
     run("vgg16", "--initialisation", "he")
     (row,) = capsys.readouterr().out.splitlines()[2:]
     assert row.split()[:3] == ["vgg16", "none", "he"]
+
+
+def test_a_trained_network(tmp_path: Path) -> None:
+    """Its own classes, sizes and normalisation, here with a mean for each pixel, and its own batch norm."""
+    network = get_model("cifar_resnet8", len(CLASS_NAMES), width=2)
+    mean = np.random.default_rng(0).uniform(0, 255, (3, 32, 32))
+    metadata = WeightsMetadata(
+        "classification", "cifar_resnet8", {"width": 2}, CLASS_NAMES, mean.tolist(), [50.0, 60.0, 70.0], input_size=32
+    )
+    save_weights(tmp_path / "weights.safetensors", network.state_dict(), metadata)
+    main(["--model", str(tmp_path), "--batch_size", "4", "--output", str(tmp_path / "o.json")])
+    (case,) = json.loads((tmp_path / "o.json").read_text())
+    assert (case["network"], case["norm"], case["initialisation"]) == (str(tmp_path), "batch", "trained")
+
+    pictures = shapes_for_classification("val", 4, 32)
+    pixels = np.stack([np.asarray(pictures.picture(i)) for i in range(4)]).transpose(0, 3, 1, 2)
+    x = torch.from_numpy((pixels - mean) / np.array([50, 60, 70])[:, None, None])
+    expected = measure_signals(network, x, torch.from_numpy(pictures.labels))
+    assert [layer["name"] for layer in case["layers"]] == [row.name for row in expected]
+    for layer, row in zip(case["layers"], expected, strict=True):
+        assert layer["variance"] == pytest.approx(row.variance)
+        assert layer["gradient_norm"] == pytest.approx(row.gradient_norm)
 
 
 @pytest.mark.parametrize(
