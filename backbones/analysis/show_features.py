@@ -21,7 +21,7 @@ from backbones.config import ClassificationData
 from backbones.data.loader import testing_batches
 from backbones.data.readers import read_split
 from backbones.engine.distributed import join_world
-from backbones.errors import CheckpointError, ConfigError
+from backbones.errors import ConfigError
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
 from backbones.scores import normalize
@@ -69,8 +69,6 @@ def show_features(
         raise ConfigError(f"workers {workers}: give 0 or more")
     files = {kind: check_figure(str(Path(output) / f"{kind}.png")) for kind in _KINDS}
     network, metadata = load_classifier(model)
-    if metadata.color_order != "RGB":
-        raise CheckpointError(f"{model}: expects {metadata.color_order} pictures; this command makes RGB only")
     shown = _choose_stages(network, stages)
     size = metadata.input_size
     dataset = read_split(data.name, data.root, data.test_split, metadata.classes, size, data.test_size)

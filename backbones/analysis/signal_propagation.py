@@ -25,7 +25,7 @@ from backbones.config import ClassificationData
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.engine.run import check_writable, write_json
-from backbones.errors import CheckpointError, ConfigError, DataError
+from backbones.errors import ConfigError, DataError
 from backbones.models import get_model
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
@@ -176,8 +176,6 @@ def _measure_new(job: _Job, batch: _Batch, seed: int) -> SignalCase:
 def _load(path: str, data: ClassificationData, batch_size: int) -> tuple[str, StagedNetwork, _Batch]:
     """A trained network, and pictures as it was tested on."""
     network, metadata = load_classifier(path)
-    if metadata.color_order != "RGB":
-        raise CheckpointError(f"{path}: expects {metadata.color_order} pictures; this command makes RGB only")
     size = metadata.input_size
     dataset = read_split(data.name, data.root, data.test_split, metadata.classes, size, batch_size)
     views, labels = _sample(dataset, batch_size, size, metadata.test_resize)
