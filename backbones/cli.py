@@ -49,7 +49,8 @@ def run_command(
         parser = _parser(parameters, positional, takes_config=run is not None, program=program)
         if defaults is not None:
             asked = [a for a in arguments if not a.startswith("--print_config")]
-            parser.set_defaults(defaults(parser.parse_args(asked)))
+            for _ in range(2):  # one of them may depend on another
+                parser.set_defaults(defaults(parser.parse_args(asked)))
         values = vars(parser.instantiate(parser.parse_args(arguments)))
         for key in ("config", "debug"):
             values.pop(key, None)

@@ -9,6 +9,7 @@ from backbones.engine.acceleration import Precision
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
+from backbones.weights import LARGEST_SIDE
 
 Protocol = Literal["center", "10crop", "multiscale"]
 
@@ -151,11 +152,13 @@ class PretrainConfig(TrainingConfig):
         fidelity: the recipe that options have their defaults from: "paper" (3.4; 4.2 for CIFAR networks; VGG's own) or
             "modern"; null for this command's plain defaults. What you set yourself always counts.
         scale_batch: trains with this times the batch and, by the linear scaling rule, this times the learning rate; all
-            counts of steps are divided by it.
+            counts of steps are divided by it. The run's record holds what that gives.
         label_smoothing: the share of the target that is spread over all classes.
         exact_bn: compute batch norm's statistics over the training set when training is done, as detection wants them.
-        protocol: how pictures are shown to the network in the test at the end (that during training is "center").
-        weights: a run folder or weights file to start from; the last layer starts anew where the classes differ.
+        protocol: how pictures are shown to the network in the test at the end; "center", that of the tests during
+            training, is always among them.
+        weights: a run folder or weights file to start from; options that are not named, and mean and deviation, are
+            theirs, and the last layer starts anew where the classes differ.
         sync_bn: batch norm over the pictures of all processes (GPUs only); the paper's is per process.
     """
 
@@ -198,6 +201,8 @@ def check_data(data: ClassificationData) -> None:
         raise ConfigError(f"data.scale_range {[low, high]}: must rise, from data.input_size {data.input_size} or more")
     if data.augmentation == "random_resized_crop" and not 0 < data.area_range[0] <= data.area_range[1] <= 1:
         raise ConfigError(f"data.area_range {list(data.area_range)}: must rise, above 0 and up to 1")
+    if data.augmentation == "scale_crop_flip" and high > LARGEST_SIDE:
+        raise ConfigError(f"data.scale_range {[low, high]}: give {LARGEST_SIDE} pixels at most")
     if data.padding < 0:
         raise ConfigError(f"data.padding {data.padding}: give 0 or more")
     if isinstance(data.mean, list) and not (len(data.mean) == 3 and all(map(math.isfinite, data.mean))):

@@ -12,6 +12,10 @@ class ConfigError(UserError):
 class DataError(UserError):
     """A data set, picture or annotation that can't be used."""
 
+    def about(self, name: str) -> "DataError":
+        """The same, naming the picture that it is about, unless it does."""
+        return self if name in str(self) else DataError(f"{name}: {self}")
+
 
 class CheckpointError(UserError):
     """A weights file or checkpoint that can't be used."""

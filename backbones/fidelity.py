@@ -4,12 +4,13 @@ A recipe is a flat dictionary of the dotted keys of `PretrainConfig`. Named by `
 run prints where it departs from the paper's, whether it names one or not.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from backbones.config import PretrainConfig
+from backbones.engine.run import flatten
 from backbones.errors import ConfigError
+from backbones.models import model_options
 
 _PAPER_IMAGENET: dict[str, Any] = {  # Section 3.4
     "model.freeze_stages": [],
@@ -35,6 +36,7 @@ _PAPER_IMAGENET: dict[str, Any] = {  # Section 3.4
     "exact_bn": True,
     "weights": None,
     "sync_bn": False,
+    "precision": "fp32",
 }
 _PAPER_VGG = _PAPER_IMAGENET | {  # Simonyan and Zisserman, 3.1
     "data.scale_range": [256, 512],
@@ -44,6 +46,9 @@ _PAPER_VGG = _PAPER_IMAGENET | {  # Simonyan and Zisserman, 3.1
     "exact_bn": False,
 }
 _PAPER_CIFAR = _PAPER_IMAGENET | {  # Section 4.2
+    "data.name": "cifar10",
+    "data.train_split": "train",
+    "data.test_split": "test",
     "data.input_size": 32,
     "data.test_resize": None,
     "data.augmentation": "pad_crop_flip",
@@ -72,7 +77,7 @@ _CONVENIENCE: dict[str, Any] = {  # What a recipe sets without it being part of 
     "train.workers": 16,
     "protocol": ["center", "10crop", "multiscale"],
 }
-_PAPER_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "zero_init_residual": False}
+_PAPER_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "zero_init_residual": False, "dropout": 0.5}
 _MODERN_OPTIONS: dict[str, Any] = {"stride_in": "3x3", "zero_init_residual": True}
 
 
@@ -84,8 +89,8 @@ def paper_recipe(name: str) -> dict[str, Any]:
 
 
 def recipe_defaults(asked: Any) -> dict[str, Any]:
-    """The defaults, by dotted key, that `asked.fidelity` stands for with the network `asked.model.name`."""
-    fidelity, name = asked.fidelity, asked.model.name
+    """The defaults, by dotted key, that `asked.fidelity` stands for with what else was asked for."""
+    fidelity, name, steps = asked.fidelity, asked.model.name, asked.train.steps
     if fidelity is None:
         return {}
     if name.startswith("cifar_"):
@@ -93,8 +98,14 @@ def recipe_defaults(asked: Any) -> dict[str, Any]:
         modern = {key: value for key, value in _MODERN.items() if not key.startswith("data.")}
     else:
         convenience, modern = _CONVENIENCE, _MODERN
-    recipe = paper_recipe(name) | convenience
-    return recipe if fidelity == "paper" else recipe | modern | _warm_up(recipe)
+    quarters = sorted({max(1, steps * part // 4) for part in (1, 2, 3)})  # where fixed steps are asked for
+    recipe: dict[str, Any] = {"schedule.milestones": quarters}
+    recipe |= paper_recipe(name) | convenience
+    if fidelity == "modern":
+        recipe |= modern | {"schedule.warmup_steps": steps // 20}
+    if asked.weights:  # their own pictures' count
+        recipe |= {"data.mean": None, "data.std": None}
+    return recipe
 
 
 def resolve(config: PretrainConfig) -> PretrainConfig:
@@ -103,24 +114,29 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     Raises:
         ConfigError: the batch can't be scaled so.
     """
-    if config.fidelity == "modern":
-        known = {key: value for key, value in _MODERN_OPTIONS.items() if _has_option(config.model.name, key)}
+    if config.fidelity == "modern" and not config.weights:
+        known = {key: _MODERN_OPTIONS[key] for key in model_options(config.model.name) if key in _MODERN_OPTIONS}
         config = replace(config, model=replace(config.model, options=known | config.model.options))
     return config if config.scale_batch == 1 else _scale_batch(config, config.scale_batch)
 
 
 def departures(config: PretrainConfig) -> list[str]:
     """Where a resolved configuration does something else than the paper's recipe for its network."""
-    wanted = paper_recipe(config.model.name)
-    found = _flatten(asdict(config))
+    name, options = config.model.name, config.model.options
+    found = flatten(asdict(config))
     lines = [
         f"{key}: {_show(found[key])} (paper: {_show(value)})"
-        for key, value in wanted.items()
+        for key, value in paper_recipe(name).items()
         if _plain(found[key]) != _plain(value)
     ]
-    for key, value in config.model.options.items():
-        if key in _PAPER_OPTIONS and value != _PAPER_OPTIONS[key]:
-            lines.append(f"model.options.{key}: {value} (paper: {_PAPER_OPTIONS[key]})")
+    if name.endswith("_bn"):
+        lines.append(f"model.name: {name} has batch norm (paper: none)")
+    wanted = dict(_PAPER_OPTIONS)
+    if name not in ("resnet18", "resnet34"):  # which the paper trains with all three
+        wanted["shortcut"] = "A" if name.startswith("cifar_") else "B"
+    for key, value in options.items():
+        if key in wanted and value != wanted[key]:
+            lines.append(f"model.options.{key}: {value} (paper: {wanted[key]})")
         elif key == "width":
             lines.append(f"model.options.width: {value} channels in conv1")
     return lines
@@ -136,12 +152,15 @@ def format_departures(config: PretrainConfig) -> str:
 
 def _scale_batch(config: PretrainConfig, scale: float) -> PretrainConfig:
     def steps(count: int) -> int:
-        return max(1, round(count / scale)) if count else 0
+        return max(1, round(count / scale)) if count > 0 else count
 
     batch = config.train.batch_size * scale
     if not (0 < scale < float("inf") and batch >= 1 and batch == int(batch)):
         raise ConfigError(f"scale_batch {scale}: train.batch_size {config.train.batch_size} can't be scaled by it")
     train, schedule = config.train, config.schedule
+    milestones = [steps(milestone) for milestone in schedule.milestones]
+    if len(set(milestones)) < len(set(schedule.milestones)):
+        raise ConfigError(f"scale_batch {scale}: schedule.milestones {schedule.milestones} fall together")
     return replace(
         config,
         scale_batch=1.0,
@@ -151,33 +170,17 @@ def _scale_batch(config: PretrainConfig, scale: float) -> PretrainConfig:
             steps=steps(train.steps),
             checkpoint_every=steps(train.checkpoint_every),
             evaluate_every=steps(train.evaluate_every),
+            log_every=steps(train.log_every),
+            ema_decay=train.ema_decay**scale,
         ),
         optimizer=replace(config.optimizer, lr=config.optimizer.lr * scale),
         schedule=replace(
             schedule,
-            milestones=[steps(milestone) for milestone in schedule.milestones],
+            milestones=milestones,
             plateau_window=steps(schedule.plateau_window),
             warmup_steps=steps(schedule.warmup_steps),
         ),
     )
-
-
-def _warm_up(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return {"schedule.warmup_steps": recipe["train.steps"] // 20}
-
-
-def _has_option(name: str, option: str) -> bool:
-    if option == "stride_in":
-        return name in ("resnet50", "resnet101", "resnet152")
-    return "resnet" in name
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping) and key != "options"
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
 
 
 def _plain(value: Any) -> Any:

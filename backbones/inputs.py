@@ -1,5 +1,6 @@
 """From the configuration to a network's input: which pictures, how they are varied, and what happens on the device."""
 
+import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ def sample_loader(
 ) -> Callable[[SampleKey], tuple[Tensor, int, Tensor]]:
     """Makes a training sample of its key: picture, label and colour shift (zero without `colors`)."""
     augment = _augmentation(data)
-    transform = NamedTransforms(data.transforms)
+    transform = NamedTransforms(data.transforms, data.input_size)
     directions = np.zeros((3, 3)) if colors is None else colors.color_directions
     size = data.input_size
 
@@ -51,15 +52,15 @@ def sample_loader(
         try:
             pixels = augment(picture, rng)
         except DataError as error:
-            raise DataError(f"{dataset.name(key.index)}: {error}") from error
+            raise error.about(dataset.name(key.index)) from error
+        shift = directions @ rng.normal(0, _COLOR_DEVIATION, 3)
+        pixels = transform(pixels, derive_seed(key.seed, 1))
         height, width = pixels.shape[:2]
         if (height, width) != (size, size):
             raise DataError(
                 f"{dataset.name(key.index)}: a picture of {width}x{height}, data.input_size is {size}: "
-                "choose a data.augmentation that crops"
+                "choose a data.augmentation that crops, and data.transforms that keep the size"
             )
-        shift = directions @ rng.normal(0, _COLOR_DEVIATION, 3)
-        pixels = transform(pixels, derive_seed(key.seed, 1))
         return torch.from_numpy(np.array(pixels)), int(dataset.labels[key.index]), torch.from_numpy(shift).float()
 
     return load
@@ -112,11 +113,21 @@ def training_statistics(
     if not path.is_file():
         raise DataError(f"{path}: no such file (data.mean, data.color want it); make it with {command}")
     statistics = load_statistics(path)
+    made = {"input_size": statistics.mean_picture.shape[-1], "resize": statistics.shorter}
+    if made != {"input_size": data.input_size, "resize": data.test_resize}:
+        raise DataError(f"{path}: was made with {made}; make it anew with {command} --overwrite")
     if statistics.fingerprint != train_set.fingerprint():
         raise DataError(
-            f"{path}: is of other pictures than those of {data.train_split} now; make it anew with {command}"
+            f"{path}: is of other pictures than {data.train_split} holds now; make it anew with {command} --overwrite"
         )
     return statistics
+
+
+def input_fingerprint(dataset: ClassificationDataset, statistics: PixelStatistics | None, mean: list, std: list) -> str:
+    """A short digest of a training set and of what its pictures are normalised and coloured with."""
+    directions = [] if statistics is None else statistics.color_directions.tolist()
+    digest = hashlib.sha256(repr((mean, std, directions)).encode()).hexdigest()
+    return f"{dataset.fingerprint()}-{digest[:8]}"
 
 
 def choose_normalization(

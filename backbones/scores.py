@@ -78,7 +78,7 @@ def class_scores(
         try:
             return cut(dataset.picture(index))
         except DataError as error:
-            raise _naming(dataset.name(index), error) from error
+            raise error.about(dataset.name(index)) from error
 
     def classify(images: Tensor) -> Tensor:
         with autocast(precision, device):
@@ -146,7 +146,3 @@ def _pack(pictures: list[list[np.ndarray]]) -> _PackedViews:
     pixels = np.concatenate([view.ravel() for group in groups.values() for _, view in group])
     shapes = {shape: [place for place, _ in group] for shape, group in groups.items()}
     return _PackedViews(torch.from_numpy(pixels), shapes, len(pictures))
-
-
-def _naming(name: str, error: DataError) -> DataError:
-    return error if name in str(error) else DataError(f"{name}: {error}")

@@ -24,14 +24,16 @@ from backbones.inputs import (
     Batch,
     choose_normalization,
     collate,
+    input_fingerprint,
     input_maker,
     sample_loader,
     training_statistics,
 )
 from backbones.models import StagedNetwork, get_model
+from backbones.models.dense import check_dense
 from backbones.progress import progress_bar
 from backbones.training import fit, prepare
-from backbones.weights import WeightsMetadata, load_state, load_weights, save_weights
+from backbones.weights import WeightsMetadata, check_same_network, load_state, load_weights, save_weights
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
@@ -47,27 +49,28 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
         config = resolve(config)
         prepare(config, world)
         check_data(config.data)
-        check_loss(config)
+        check_test(config)
         data = config.data
         train_set = read_split(data.name, data.root, data.train_split, None, data.input_size, data.train_size)
         test_set = read_split(
             data.name, data.root, data.test_split, train_set.class_names, data.input_size, data.test_size
         )
-        origin = load_weights(config.weights) if config.weights else None
+        origin = _origin(config)
         statistics = training_statistics(data, train_set, shown=world.is_main)
         mean, std = choose_normalization(data, statistics, origin[1] if origin else None)
         metadata = WeightsMetadata(
             task="classification",
             architecture=config.model.name,
-            options=dict(config.model.options),
+            options=(origin[1].options if origin else {}) | config.model.options,
             classes=train_set.class_names,
             mean=mean,
             std=std,
             input_size=data.input_size,
             test_resize=data.test_resize,
-            batch_norm="exact" if config.exact_bn else "moving",
         )
         model = _build(config, metadata, origin, world)
+        if "multiscale" in config.protocol:
+            check_dense(model, data.input_size)
         load = sample_loader(train_set, data, statistics if data.color == "pca" else None)
         prepare_input = input_maker(metadata, world.device, parameter_dtype(config.precision))
 
@@ -88,27 +91,29 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             model,
             description="\n".join([_describe(model, config, train_set, test_set), format_departures(config)]),
             samples=len(train_set),
-            fingerprint=train_set.fingerprint(),
+            fingerprint=input_fingerprint(train_set, statistics, mean, std),
             load=load,
             collate=collate,
             compute_loss=classification_loss(prepare_input, config.label_smoothing),
-            test=lambda: test(config.protocol),
+            test=lambda: test(list(dict.fromkeys(["center", *config.protocol]))),
             monitor=lambda: test(["center"]),
-            curve_values=_curve_values,
+            curve_values=lambda results: results["center"],
             save=lambda path: save_weights(path, model.state_dict(), metadata),
             format_results=format_errors,
             name_sample=train_set.name,
             watch="top1_error",
-            finish=lambda: _use_exact_batch_norm(config, world, model, len(train_set), load, prepare_input),
+            finish=lambda: _use_exact_batch_norm(config, world, model, metadata, len(train_set), load, prepare_input),
         )
 
 
-def check_loss(config: PretrainConfig) -> None:
-    """Refuses a label smoothing or list of protocols that makes no sense.
+def check_test(config: PretrainConfig) -> None:
+    """Refuses a loss, list of protocols or name of weights that makes no sense.
 
     Raises:
         ConfigError: names the key.
     """
+    if config.weights is not None and not config.weights.strip():
+        raise ConfigError("weights: is empty; name a run folder or weights file, or leave it out")
     if not 0 <= config.label_smoothing < 1:
         raise ConfigError(f"label_smoothing {config.label_smoothing}: give a number from 0 to below 1")
     if not config.protocol:
@@ -129,6 +134,18 @@ def classification_loss(prepare_input: Callable[[Batch], Tensor], label_smoothin
     return compute
 
 
+def _origin(config: PretrainConfig) -> tuple[dict[str, Tensor], WeightsMetadata] | None:
+    """The weights to start from, which must be those of the network that is asked for."""
+    if not config.weights:
+        return None
+    check_options(config.model.options, "model.options")
+    state, metadata = load_weights(config.weights)
+    if metadata.task != "classification":
+        raise CheckpointError(f"{config.weights}: holds a {metadata.task} network, not a classifier")
+    check_same_network(config.weights, metadata, config.model.name, config.model.options, "model")
+    return state, metadata
+
+
 def _build(
     config: PretrainConfig,
     metadata: WeightsMetadata,
@@ -139,8 +156,6 @@ def _build(
     model = get_model(config.model.name, len(metadata.classes), **metadata.options)
     if origin is not None:
         state, given = origin
-        if given.task != "classification":
-            raise CheckpointError(f"{config.weights}: holds a {given.task} network, not a classifier")
         if given.classes != metadata.classes:
             last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
             state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{last}.")}
@@ -169,12 +184,13 @@ def _describe(
 def _use_exact_batch_norm(
     config: PretrainConfig,
     world: World,
-    model: nn.Module,
+    model: StagedNetwork,
+    metadata: WeightsMetadata,
     samples: int,
     load: Callable[[SampleKey], Any],
     prepare_input: Callable[[Batch], Tensor],
 ) -> None:
-    """Measures batch norm's statistics on one pass over the training set, augmented as in training."""
+    """Measures batch norm's statistics on one pass over the training set, augmented as in training; notes it."""
     if not config.exact_bn:
         return
     options = config.train
@@ -193,11 +209,9 @@ def _use_exact_batch_norm(
     )
     bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)
     with autocast(config.precision, world.device):
-        average_batch_norm(model, map(prepare_input, bar))
-
-
-def _curve_values(results: dict[str, Any]) -> dict[str, float]:
-    return results.get("center") or next(iter(results.values()))
+        measured = average_batch_norm(model, map(prepare_input, bar))
+    if measured and not model.frozen_stages:  # fixed stages keep what they came with
+        metadata.batch_norm = "exact"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """Weights files that say what they are: tensors in safetensors, and in its metadata all that is needed to use them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -139,6 +140,38 @@ def load_classifier(path: str | Path) -> tuple[StagedNetwork, WeightsMetadata]:
         raise CheckpointError(f"{path}: its metadata name a network that can't be built: {error}") from error
     load_state(model, state, str(path), assign=True)
     return model.float().eval(), metadata
+
+
+def check_same_network(
+    source: str, metadata: WeightsMetadata, name: str | None, options: Mapping[str, Any], key: str
+) -> None:
+    """Refuses weights of another network than a configuration asks for; options it does not name are the weights'.
+
+    Args:
+        source: what to call the weights in messages.
+        name: the architecture asked for; None for any.
+        options: those asked for.
+        key: of the configuration, to which name and options belong: "model".
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if name not in (None, metadata.architecture):
+        raise CheckpointError(f"{source}: holds a {metadata.architecture}, the config asks for {key}.name {name}")
+    for option, value in options.items():
+        if metadata.options.get(option) == value:
+            continue
+        with torch.device("meta"):
+            own, asked = (
+                get_model(metadata.architecture, len(metadata.classes), **metadata.options | change)
+                for change in ({}, {option: value})
+            )
+        # Defaults count too; what is printed of a network tells all that options change, but for 0 and 0.0.
+        if repr(asked) != repr(own):
+            raise CheckpointError(
+                f"{source}: its network's options are {metadata.options}, the config asks for {key}.options.{option} "
+                f"{value}"
+            )
 
 
 def load_state(model: Any, state: dict[str, Tensor], source: str, *, assign: bool = False) -> None:

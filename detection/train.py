@@ -12,11 +12,10 @@ from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.data.sampler import SampleKey
 from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import join_world
-from backbones.errors import CheckpointError, ConfigError
-from backbones.models import get_model
+from backbones.errors import ConfigError
 from backbones.training import fit, prepare
-from backbones.weights import WeightsMetadata, load_classifier
-from detection.config import BackboneConfig, DetectionData, DetectorConfig, check_data
+from backbones.weights import WeightsMetadata, check_same_network, load_classifier
+from detection.config import DetectionData, DetectorConfig, check_data
 from detection.data.annotations import BadBoxes, DetectionDataset
 from detection.data.readers import fingerprint, for_testing, read_split
 from detection.data.samples import make_sample
@@ -118,7 +117,7 @@ def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor
     check_options(wanted.options, "backbone.options")
     if wanted.weights:
         network, metadata = load_classifier(wanted.weights)
-        _check_same_network(wanted, network, metadata)
+        check_same_network(wanted.weights, metadata, wanted.name, wanted.options, "backbone")
         return metadata, network.state_dict()
     if wanted.name is None:
         raise ConfigError(
@@ -140,23 +139,6 @@ def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor
         input_size=config.data.shorter_side,
     )
     return metadata, None
-
-
-def _check_same_network(wanted: BackboneConfig, network: nn.Module, metadata: WeightsMetadata) -> None:
-    """Refuses weights of another network than the config's name and options say."""
-    if wanted.name not in (None, metadata.architecture):
-        raise CheckpointError(
-            f"{wanted.weights}: holds a {metadata.architecture}, the config asks for backbone.name {wanted.name}"
-        )
-    for key, value in wanted.options.items():
-        with torch.device("meta"):
-            asked = get_model(metadata.architecture, len(metadata.classes), **metadata.options | {key: value})
-        # Defaults count too; what is printed of a network tells all that options change, but for 0 and 0.0.
-        if metadata.options.get(key) != value and repr(asked) != repr(network):
-            raise CheckpointError(
-                f"{wanted.weights}: its network's options are {metadata.options}, "
-                f"the config asks for backbone.options.{key} {value}"
-            )
 
 
 def _read(

@@ -21,7 +21,7 @@ from backbones.errors import DataError
 from backbones.progress import progress_bar
 
 _BATCH = 64
-_TEXTS = ("count", "fingerprint")
+_TEXTS = ("count", "shorter", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PixelStatistics:
         eigenvalues: (3,), of the covariance, falling.
         eigenvectors: (3, 3), column k belongs to eigenvalue k.
         count: pictures.
+        shorter: their shorter side before cropping; None where they were left as they are.
         fingerprint: of the training set (`ClassificationDataset.fingerprint`).
     """
 
@@ -44,6 +45,7 @@ class PixelStatistics:
     eigenvalues: np.ndarray
     eigenvectors: np.ndarray
     count: int
+    shorter: int | None
     fingerprint: str
 
     @property
@@ -79,8 +81,7 @@ def compute_statistics(
         try:
             return torch.from_numpy(np.array(center_crop(dataset.picture(index), size, shorter)[0]))
         except DataError as error:
-            name = dataset.name(index)
-            raise error if name in str(error) else DataError(f"{name}: {error}") from error
+            raise error.about(dataset.name(index)) from error
 
     total = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
@@ -104,6 +105,7 @@ def compute_statistics(
         eigenvalues=values[::-1].clip(0).copy(),
         eigenvectors=vectors.copy(),
         count=len(dataset),
+        shorter=shorter,
         fingerprint=dataset.fingerprint(),
     )
 
@@ -132,12 +134,15 @@ def load_statistics(path: Path) -> PixelStatistics:
         with safe_open(path, "numpy") as file:
             texts = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        statistics = PixelStatistics(**arrays, count=int(texts["count"]), fingerprint=texts["fingerprint"])
+        shorter = None if texts["shorter"] == "None" else int(texts["shorter"])
+        statistics = PixelStatistics(
+            **arrays, count=int(texts["count"]), shorter=shorter, fingerprint=texts["fingerprint"]
+        )
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; make it with prepare_data.py statistics") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a file of statistics ({' '.join(str(error).split())[:150]})") from error
-    size = statistics.mean_picture.shape[-1]
+    size = statistics.mean_picture.shape[-1] if statistics.mean_picture.ndim == 3 else 0
     shapes = {"mean_picture": (3, size, size), "mean": (3,), "covariance": (3, 3)}
     shapes |= {"eigenvalues": (3,), "eigenvectors": (3, 3)}
     for name, shape in shapes.items():

@@ -15,27 +15,28 @@ class NamedTransforms:
 
     Args:
         specifications: each names a transform and its arguments: {"name": "RandomRotation", "degrees": 10}.
+        size: of the square pictures that it will be given.
 
     Raises:
-        ConfigError: no such transform, or arguments that it does not take.
+        ConfigError: no such transform, arguments that it does not take, or one that changes the picture's form.
     """
 
-    def __init__(self, specifications: Sequence[Mapping[str, Any]]):
-        self._transforms = [_build(specification) for specification in specifications]
+    def __init__(self, specifications: Sequence[Mapping[str, Any]], size: int):
+        self._transforms = [_build(specification, size) for specification in specifications]
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """uint8 (H, W, 3) to the same; which change is drawn depends on the seed alone."""
         if not self._transforms:
             return pixels
         with torch.random.fork_rng(devices=[]):  # they draw from the global generator
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not the GPU's, from which dropout draws
             image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
             for transform in self._transforms:
                 image = transform(image)
         return image.permute(1, 2, 0).numpy()
 
 
-def _build(specification: Mapping[str, Any]) -> v2.Transform:
+def _build(specification: Mapping[str, Any], size: int) -> v2.Transform:
     arguments = dict(specification)
     name = arguments.pop("name", None)
     kind = getattr(v2, name, None) if isinstance(name, str) else None
@@ -43,9 +44,11 @@ def _build(specification: Mapping[str, Any]) -> v2.Transform:
         raise ConfigError(f"data.transforms {dict(specification)}: name a transform of torchvision.transforms.v2")
     try:
         transform = kind(**arguments)
-        probe = transform(torch.zeros(3, 16, 16, dtype=torch.uint8))
+        probe = transform(torch.zeros(3, size, size, dtype=torch.uint8))
     except Exception as error:  # each transform checks its arguments in its own way
         raise ConfigError(f"data.transforms {name}: {' '.join(str(error).split())[:200]}") from error
-    if not (isinstance(probe, torch.Tensor) and probe.dtype == torch.uint8 and probe.shape[0] == 3):
-        raise ConfigError(f"data.transforms {name}: does not give back a colour picture of whole numbers")
+    if not (isinstance(probe, torch.Tensor) and probe.dtype == torch.uint8 and probe.shape == (3, size, size)):
+        raise ConfigError(
+            f"data.transforms {name}: does not give back a colour picture of whole numbers, {size}x{size} as it was"
+        )
     return transform

@@ -42,9 +42,11 @@ class WeightAverage:
         return {"updates": self.updates, "tensors": self.tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there. Raises KeyError, TypeError or RuntimeError where a tensor is missing or misshapen."""
+        """Goes on from there. Raises KeyError, TypeError or ValueError where a tensor is missing or misshapen."""
         self.updates = int(state["updates"])
         for name, tensor in self.tensors.items():
+            if state["tensors"][name].shape != tensor.shape:
+                raise ValueError(f"the average of {name} has another shape than it")
             tensor.copy_(state["tensors"][name])
 
 

@@ -112,6 +112,9 @@ def restore(checkpoints: Path, state: TrainState, steps: int) -> int:
     if path is None:
         return 0
     saved = load_checkpoint(path)
+    for name in state.parts():
+        if name not in saved:
+            raise CheckpointError(f"{path}: holds no {name}, its run went without: go on without it, or start anew")
     try:
         for name, part in state.parts().items():
             part.load_state_dict(saved[name])

@@ -52,7 +52,7 @@ class Plateau:
             self.best, self.bad_windows = mean, 0
             return None
         self.bad_windows += 1
-        if self.bad_windows < self._schedule.plateau_patience or self.reductions == self._schedule.plateau_reductions:
+        if self.bad_windows < self._schedule.plateau_patience or self.reductions >= self._schedule.plateau_reductions:
             return None
         self.bad_windows = 0
         self.reductions += 1

@@ -244,7 +244,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    before, after = _flatten({key: earlier.get(key) for key in now}), _flatten(now)
+    before, after = flatten({key: earlier.get(key) for key in now}), flatten(now)
     for key in sorted(before.keys() | after.keys()):
         if key.removeprefix("config.") not in _FREE_TO_CHANGE and before.get(key) != after.get(key):
             raise RunFolderError(
@@ -253,12 +253,13 @@ def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> Non
             )
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys joined by dots."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 

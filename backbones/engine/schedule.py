@@ -43,8 +43,8 @@ def check_schedule(schedule: ScheduleOptions) -> None:
     Raises:
         ConfigError: milestones out of order, a negative warm-up or factor, an empty window.
     """
-    if schedule.milestones != sorted(set(schedule.milestones)):
-        raise ConfigError(f"schedule.milestones {schedule.milestones}: give rising steps")
+    if schedule.milestones != sorted(set(schedule.milestones)) or min(schedule.milestones, default=1) < 1:
+        raise ConfigError(f"schedule.milestones {schedule.milestones}: give rising steps, of 1 or more")
     if schedule.warmup_steps < 0:
         raise ConfigError(f"schedule.warmup_steps {schedule.warmup_steps}: give 0 or more")
     for name in ("plateau_window", "plateau_patience"):

@@ -43,23 +43,34 @@ def dense_classifier(network: StagedNetwork, input_size: int) -> Callable[[Tenso
     return scores
 
 
+def check_dense(network: StagedNetwork, input_size: int) -> None:
+    """Finds out whether `dense_classifier` can be made. Raises ConfigError as it does."""
+    if isinstance(network, VGG) and not 32 <= input_size <= 32 * _LARGEST_WINDOW:
+        raise ConfigError(
+            f"a VGG for pictures of {input_size} pixels can't be tested on several scales: "
+            f"its pictures must be of 32 to {32 * _LARGEST_WINDOW}"
+        )
+
+
+@torch.no_grad()
+def _last_map(stages: Callable[[Tensor], Tensor], network: nn.Module, input_size: int) -> int:
+    """Cells a side of the last map of a picture of `input_size`."""
+    first = next(network.parameters())
+    return stages(torch.zeros(1, 3, input_size, input_size, dtype=first.dtype, device=first.device)).shape[-1]
+
+
 def _dense_resnet(network: StagedNetwork, input_size: int) -> Callable[[Tensor], Tensor]:
     """Global average pooling becomes a pooling of the window, `fc` a 1x1 convolution."""
-    stages = network.stages()
-    first, *_, last = stages
-    window = -(-input_size // stages[last].stride)  # convolutions with padding round up
+    first, *_, last = network.stages()
+    window = _last_map(lambda x: run_stages(network, x, first, last), network, input_size)
     fc = _pointwise(network.get_submodule("fc"))
     return lambda x: fc(F.avg_pool2d(run_stages(network, x, first, last), window, stride=1))
 
 
 def _dense_vgg(network: VGG, input_size: int) -> Callable[[Tensor], Tensor]:
     """fc6 becomes a convolution of the window's size, fc7 and fc8 1x1 convolutions."""
-    window = input_size // 32  # pools without padding round down
-    if not 1 <= window <= _LARGEST_WINDOW:
-        raise ConfigError(
-            f"a VGG for pictures of {input_size} pixels can't be tested on several scales: "
-            f"its pictures must be of 32 to {32 * _LARGEST_WINDOW}"
-        )
+    check_dense(network, input_size)
+    window = _last_map(network.features, network, input_size)
     fc6, fc7, fc8 = network.classifier[0], _pointwise(network.classifier[3]), _pointwise(network.classifier[6])
     assert isinstance(fc6, nn.Linear)
     weight = fc6.weight.unflatten(1, (-1, _POOLED, _POOLED))

@@ -91,6 +91,11 @@ def list_models() -> list[str]:
     return [*_IMAGENET, *_CIFAR]
 
 
+def model_options(name: str) -> list[str]:
+    """The names of the options that a network has. Raises ConfigError: no such network."""
+    return list(_architecture(name).options)
+
+
 def _architecture(name: str) -> _Architecture:
     if isinstance(name, str):
         if name in _IMAGENET:

@@ -75,4 +75,7 @@ class VGG(StagedNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+        x = self.features(x)
+        if x.shape[-2:] != (7, 7):  # else it would change nothing, and has no deterministic gradient on GPUs
+            x = self.avgpool(x)
+        return self.classifier(torch.flatten(x, 1))

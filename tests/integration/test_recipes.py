@@ -14,9 +14,11 @@ from backbones.data.readers import read_split
 from backbones.data.sampler import SampleKey
 from backbones.data.statistics import compute_statistics, save_statistics, statistics_path
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint
+from backbones.evaluate import error_rates
 from backbones.inputs import Batch, input_maker, sample_loader
+from backbones.scores import class_scores
 from backbones.train import main
-from backbones.weights import WeightsMetadata, load_weights
+from backbones.weights import WeightsMetadata, load_classifier, load_weights
 
 PLATEAU = (
     *("--schedule.name", "plateau", "--schedule.plateau_window", "3", "--schedule.plateau_patience", "1"),
@@ -27,6 +29,7 @@ ALL_PARTS = (
     *("--train.ema_decay", "0.9", "--label_smoothing", "0.1", "--exact_bn", "--data.color", "pca"),
     *("--data.mean", "pixel", "--data.transforms", "[{name: RandomRotation, degrees: 10}]"),
 )
+ON_CPU: dict[str, Any] = {"device": torch.device("cpu"), "batch_size": 64, "workers": 0}
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -59,14 +62,30 @@ def test_all_parts_resume_to_the_same_bits(tmp_path: Path, cut: str) -> None:
 
 
 def test_the_average_is_what_is_tested_and_kept(tmp_path: Path) -> None:
+    often = ("--train.evaluate_every", "1", "--train.checkpoint_every", "1", "--train.keep_checkpoints", "9")
     for decay in ("0", "0.5"):
-        pretrain(tmp_path / decay, "--train.ema_decay", decay, "--train.evaluate_every", "3")
+        pretrain(tmp_path / decay, "--train.ema_decay", decay, *often)
     last = load_checkpoint(latest_checkpoint(tmp_path / "0.5" / "checkpoints"))
     plain, averaged = weights(tmp_path / "0"), weights(tmp_path / "0.5")
     for name, tensor in plain.items():
         assert torch.equal(last["model"][name], tensor)  # training itself goes its way
     assert torch.equal(averaged["fc.weight"], last["average"]["tensors"]["fc.weight"])
     assert not torch.equal(averaged["fc.weight"], plain["fc.weight"])
+    # Each test in the middle of the run is of that step's average.
+    network, metadata = load_classifier(tmp_path / "0.5")
+    test_set = read_split("shapes", None, "val", metadata.classes, 32, 13)
+    different = 0
+    for line in [line for line in metrics(tmp_path / "0.5") if line["split"] == "test"][:-1]:
+        saved = load_checkpoint(tmp_path / "0.5" / "checkpoints" / f"step_{line['step']:08d}.pt")
+        rates = []
+        for state in (saved["average"]["tensors"], saved["model"]):
+            network.load_state_dict(saved["model"] | state)
+            scores = class_scores(network, metadata, test_set, "center", range(13), **ON_CPU)
+            wrong = error_rates(scores, torch.from_numpy(test_set.labels))
+            rates.append([100 * wrong[1] / 13, 100 * wrong[2] / 13])
+        assert [line["top1_error"], line["top5_error"]] == pytest.approx(rates[0]), line
+        different += rates[0] != rates[1]
+    assert different  # else this could not tell
 
 
 def test_exact_batch_norm_says_so(tmp_path: Path) -> None:
@@ -126,6 +145,9 @@ def test_folders_take_mean_and_colours_from_their_file(
     pretrain(tmp_path / "other", *folder[:6])  # which needs no statistics
     capsys.readouterr()
     refused("is of other pictures")
+    write_statistics(pictures, 36)
+    statistics_path(pictures, 36).rename(statistics_path(pictures, 32))
+    refused("was made with {'input_size': 36")
 
 
 def test_fine_tuning_with_fixed_stages(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture) -> None:
@@ -155,6 +177,16 @@ def test_fine_tuning_with_fixed_stages(tmp_path: Path, pictures: Path, capsys: p
         (["--protocol"], "protocol: name one or more"),
         (["--scale_batch", "0.3"], "scale_batch 0.3"),
         (["--train.ema_decay", "1"], "train.ema_decay 1.0"),
+        (["--weights", ""], "weights: is empty"),
+        (["--schedule.milestones", "[-5]"], "schedule.milestones [-5]"),
+        (["--data.augmentation", "scale_crop_flip", "--data.scale_range", "[32, 100000]"], "data.scale_range"),
+        (["--data.transforms", "[{name: CenterCrop, size: 16}]"], "32x32 as it was"),
+        (
+            ["--model.name", "vgg16", "--data.input_size", "544", "--protocol", "multiscale"],
+            "for pictures of 544",
+        ),
+        (["--train.steps", "-5", "--scale_batch", "2"], "train.steps -5: give 1 or more"),
+        (["--scale_batch", "4", "--schedule.milestones", "[1, 2]"], "schedule.milestones [1, 2] fall together"),
         (["--schedule.plateau_window", "0"], "schedule.plateau_window 0: give 1 or more"),
         (["--data.augmentation", "random_resized_crop", "--data.area_range", "[0, 1]"], "data.area_range [0.0, 1.0]"),
         (["--data.transforms", "[{name: Rotate}]"], "data.transforms {'name': 'Rotate'}"),
@@ -187,9 +219,78 @@ def test_a_diverged_run_names_its_batch(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_run_prints_where_it_departs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main(["--fidelity", "modern", "--output", str(tmp_path / "run"), "--data.root", str(tmp_path)])
     pretrain(tmp_path / "run")
     out = capsys.readouterr().out
     assert "recipe: departs from the paper's in" in out
     assert "  schedule.name: cosine (paper: plateau)\n" in out
+
+
+def test_weights_of_another_network_are_refused_and_their_options_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Stride in the 3x3 and Caffe's pool change no shape: loaded into another network they would be silently wrong."""
+    net = ("--model.name", "resnet50", "--train.steps", "1", "--optimizer.lr", "0")
+    pretrain(tmp_path / "first", *net, "--model.options", "{width: 2, stride_in: 3x3, pool: caffe}")
+    start = (*net, "--weights", str(tmp_path / "first"))
+    pretrain(tmp_path / "tuned", *start, "--model.options", "{width: 2}")
+    assert load_weights(tmp_path / "tuned")[1].options == {"width": 2, "stride_in": "3x3", "pool": "caffe"}
+    # The modern recipe brings no stride of its own to given weights, the paper's no mean.
+    pretrain(tmp_path / "modern", *start, "--model.options", "{}", "--fidelity", "modern", "--protocol", "center")
+    capsys.readouterr()
+    for arguments, words in [
+        (("--model.options", "{width: 2, stride_in: 1x1}"), "the config asks for model.options.stride_in 1x1"),
+        (("--model.options", "{width: 2, pool: torch}"), "the config asks for model.options.pool torch"),
+        (("--model.options", "{width: 4}"), "the config asks for model.options.width 4"),
+        (("--model.name", "resnet101", "--model.options", "{width: 2}"), "holds a resnet50, the config asks for"),
+    ]:
+        with pytest.raises(SystemExit) as exit_info:
+            pretrain(tmp_path / "refused", *start, *arguments)
+        assert exit_info.value.code == 2
+        assert words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_papers_recipe_leaves_given_weights_their_preprocessing(tmp_path: Path) -> None:
+    pretrain(tmp_path / "first", "--model.name", "cifar_resnet8", "--model.options", "{}")
+    small = ("--data.name", "shapes", "--train.steps", "1", "--train.batch_size", "8", "--train.checkpoint_every", "1")
+    sizes = ("--data.train_size", "8", "--data.test_size", "5", "--train.workers", "0", "--data.test_split", "val")
+    output = ("--output", str(tmp_path / "tuned"), "--weights", str(tmp_path / "first"))
+    main(["--fidelity", "paper", "--model.name", "cifar_resnet8", *small, *sizes, *output, "--train.log_every", "1"])
+    metadata = load_weights(tmp_path / "tuned")[1]
+    assert (metadata.mean, metadata.std) == ([127.5] * 3, [64] * 3)
+
+
+def test_transforms_that_change_the_size_at_times_name_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sometimes = "[{name: RandomResize, min_size: 31, max_size: 34}]"
+    messages = set()
+    for _ in range(6):  # the probe may be of the right size by luck
+        with pytest.raises(SystemExit) as exit_info:
+            pretrain(tmp_path / "run", "--data.transforms", sometimes, "--overwrite")
+        assert exit_info.value.code == 2
+        messages.add(capsys.readouterr().err.strip().splitlines()[-1].split(":")[1].strip().split(" picture")[0])
+    assert messages <= {"data.transforms RandomResize", "shapes train"}
+
+
+def test_the_curve_stays_one_of_centre_crops(tmp_path: Path) -> None:
+    results = pretrain(tmp_path / "run", "--protocol", "10crop", "--train.evaluate_every", "3")["results"]
+    assert results.keys() == {"center", "10crop"}
+    last = [line for line in metrics(tmp_path / "run") if line["split"] == "test"][-1]
+    assert last == {"step": 6, "split": "test"} | results["center"]
+
+
+def test_parts_that_a_run_was_without_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pretrain(tmp_path / "run")
+    for arguments, name in [(("--train.ema_decay", "0.9"), "average"), (("--schedule.name", "plateau"), "plateau")]:
+        with pytest.raises(SystemExit):
+            pretrain(tmp_path / "run", *arguments, "--train.steps", "8", "--resume", "--allow_mismatch")
+        assert f"holds no {name}, its run went without" in capsys.readouterr().err
+
+
+def test_a_scaled_run_resumes(tmp_path: Path) -> None:
+    scaled = ("--scale_batch", "0.5", "--train.checkpoint_every", "2")
+    pretrain(tmp_path / "run", *scaled)
+    written = record(tmp_path / "run")["config"]
+    assert (written["train"]["batch_size"], written["train"]["steps"], written["scale_batch"]) == (4, 12, 1)
+    pretrain(tmp_path / "run", *scaled, "--resume")
+    assert record(tmp_path / "run")["status"] == "finished"

@@ -1,6 +1,8 @@
 """Exact batch-norm statistics against the mean and variance of all inputs at once."""
 
+import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from backbones.engine.batch_norm import average_batch_norm
@@ -44,3 +46,20 @@ def test_a_network_without_batch_norm_needs_no_pass() -> None:
     network = get_model("vgg16", 5, width=4)
     assert average_batch_norm(network, iter([])) == 0
     assert not network.training
+
+
+def test_several_processes_share_their_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, played one after the other: the second adds what the first has measured."""
+    batches = [torch.randn(4, 3, 5, 5) + n for n in range(5)]
+    together = nn.BatchNorm2d(3)
+    average_batch_norm(together, batches)
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", lambda value: sent.append(value.clone()))
+    average_batch_norm(nn.BatchNorm2d(3), batches[:2])
+    monkeypatch.setattr(dist, "all_reduce", lambda value: value.add_(sent.pop(0)))
+    layer = nn.BatchNorm2d(3)
+    assert average_batch_norm(layer, batches[2:]) == 5
+    torch.testing.assert_close(layer.running_mean, together.running_mean)
+    torch.testing.assert_close(layer.running_var, together.running_var)
+    assert not sent

@@ -54,6 +54,34 @@ def test_what_is_said_counts_and_is_listed() -> None:
     assert format_departures(config).splitlines()[0] == "recipe: departs from the paper's in 4:"
 
 
+def test_more_that_departs() -> None:
+    def only(name: str, *arguments: str) -> list[str]:
+        return departures(read("--fidelity", "paper", "--model.name", name, *arguments))
+
+    assert only("vgg16_bn", "--model.options", "{dropout: 0}") == [
+        "model.name: vgg16_bn has batch norm (paper: none)",
+        "model.options.dropout: 0 (paper: 0.5)",
+    ]
+    assert only("resnet50", "--model.options", "{shortcut: A}") == ["model.options.shortcut: A (paper: B)"]
+    assert only("resnet34", "--model.options", "{shortcut: A}") == []  # one of the paper's three
+    assert only("cifar_resnet20", "--model.options", "{shortcut: C}") == ["model.options.shortcut: C (paper: A)"]
+    assert only("resnet50", "--precision", "bf16") == ["precision: bf16 (paper: fp32)"]
+
+
+def test_steps_that_follow_from_steps() -> None:
+    short = ("--train.steps", "10000")
+    assert read("--fidelity", "modern", *short).schedule.warmup_steps == 500
+    assert read("--fidelity", "modern", *short, "--schedule.warmup_steps", "7").schedule.warmup_steps == 7
+    config = read("--fidelity", "paper", "--schedule.name", "step", *short)
+    assert config.schedule.milestones == [2500, 5000, 7500]
+
+
+def test_given_weights_bring_their_mean_and_network() -> None:
+    config = read("--fidelity", "modern", "--weights", "somewhere")
+    assert (config.data.mean, config.data.std, config.model.options) == (None, None, {})
+    assert read("--fidelity", "paper", "--weights", "somewhere").data.std is None
+
+
 def test_the_modern_recipe() -> None:
     config = read("--fidelity", "modern", "--model.options", "{width: 32}")
     assert config.model.options == {"width": 32, "stride_in": "3x3", "zero_init_residual": True}
@@ -73,7 +101,8 @@ def test_the_modern_recipe() -> None:
 def test_a_scaled_batch_sees_as_many_pictures() -> None:
     config = read("--fidelity", "paper", "--scale_batch", "4")
     assert (config.train.batch_size, config.train.steps, config.optimizer.lr) == (1024, 150_000, 0.4)
-    assert config.schedule.plateau_window == 1250
+    assert (config.schedule.plateau_window, config.train.log_every) == (1250, 25)
+    assert read("--fidelity", "modern", "--scale_batch", "2").train.ema_decay == pytest.approx(0.9999**2)
     assert config.scale_batch == 1  # what is recorded says it all
     cifar = read("--fidelity", "paper", "--model.name", "cifar_resnet20", "--scale_batch", "0.5")
     assert (cifar.train.batch_size, cifar.schedule.milestones, cifar.optimizer.lr) == (64, [64_000, 96_000], 0.05)

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from backbones.data.transforms import NamedTransforms
 from backbones.errors import ConfigError
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
 ALL = [
     {"name": "RandomRotation", "degrees": 30},
     {"name": "RandomAffine", "degrees": 0, "translate": [0.2, 0.2], "scale": [0.7, 1.3]},
@@ -20,7 +20,7 @@ ALL = [
 
 @pytest.mark.parametrize("specification", ALL, ids=lambda s: s["name"])
 def test_the_seed_decides(specification: dict[str, Any]) -> None:
-    transform = NamedTransforms([specification])
+    transform = NamedTransforms([specification], 20)
     before = torch.get_rng_state()
     results = [transform(PIXELS, seed) for seed in (1, 1, 2)]
     assert torch.equal(torch.get_rng_state(), before)  # dropout's draws are not touched
@@ -33,11 +33,11 @@ def test_the_seed_decides(specification: dict[str, Any]) -> None:
 def test_it_is_torchvisions() -> None:
     torch.manual_seed(5)
     expected = v2.RandomRotation(30)(torch.from_numpy(PIXELS).permute(2, 0, 1)).permute(1, 2, 0).numpy()
-    assert np.array_equal(NamedTransforms(ALL[:1])(PIXELS, 5), expected)
+    assert np.array_equal(NamedTransforms(ALL[:1], 20)(PIXELS, 5), expected)
 
 
 def test_none_leaves_the_picture_alone() -> None:
-    assert NamedTransforms([])(PIXELS, 1) is PIXELS
+    assert NamedTransforms([], 20)(PIXELS, 1) is PIXELS
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,10 @@ def test_none_leaves_the_picture_alone() -> None:
         ({"name": "ColorJitter", "hue": 7}, "ColorJitter"),
         ({"name": "ToDtype", "dtype": "float"}, "ToDtype"),
         ({"name": "Grayscale"}, "does not give back a colour picture"),
+        ({"name": "CenterCrop", "size": 16}, "20x20 as it was"),
+        ({"name": "RandomCrop", "size": 24}, "RandomCrop"),
     ],
 )
 def test_bad_names_and_arguments(specification: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        NamedTransforms([specification])
+        NamedTransforms([specification], 20)
