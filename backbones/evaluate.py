@@ -63,7 +63,7 @@ def test_classifiers(
         total = torch.zeros(len(indices), len(dataset.class_names), dtype=torch.float64)
         length = len(indices) * len(models)
         with (
-            progress_bar(total=length, unit="picture", description=protocol, shown=world.is_main) as bar,
+            progress_bar(total=length, unit="picture", description=protocol, stays=False, shown=world.is_main) as bar,
             _without_autotuning(),
         ):
             for model, metadata in models:

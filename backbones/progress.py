@@ -15,6 +15,7 @@ def progress_bar(
     unit: str,
     scaled: bool = False,
     description: str | None = None,
+    stays: bool = True,
     shown: bool = True,
 ) -> tqdm:
     """A bar on stderr with the time left: lively in a terminal, a line each half minute in a log file.
@@ -26,6 +27,7 @@ def progress_bar(
         unit: what one is called.
         scaled: write 1200 as 1.2k.
         description: what is being done.
+        stays: whether the full bar remains; those inside another bar should not.
         shown: False for all processes but one.
     """
     interval = 0.5 if sys.stderr.isatty() else 30
@@ -36,6 +38,7 @@ def progress_bar(
         unit=unit,
         unit_scale=scaled,
         desc=description,
+        leave=stays,
         disable=not shown,
         mininterval=interval,
     )

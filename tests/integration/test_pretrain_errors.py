@@ -182,9 +182,11 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, refused: Refused) -> 
     pretrain(tmp_path / "run", "--train.steps", "1")
     file = tmp_path / "run" / "weights.safetensors"
     wide = ("--weights", str(file), "--model.options", "{width: 8}")
-    assert "conv1.weight has shape (4, 3, 7, 7)" in refused(pretrain, tmp_path / "new", *wide)
+    assert "options are {'width': 4}, the config asks for model.options.width 8" in refused(
+        pretrain, tmp_path / "new", *wide
+    )
     other = ("--weights", str(tmp_path / "run"), "--model.name", "vgg16")
-    assert "another architecture" in refused(pretrain, tmp_path / "new", *other)
+    assert "holds a resnet18, the config asks for model.name vgg16" in refused(pretrain, tmp_path / "new", *other)
     assert "nowhere: no such file" in refused(pretrain, tmp_path / "new", "--weights", str(tmp_path / "nowhere"))
     file.write_bytes(file.read_bytes()[:5000])
     for command in (lambda: pretrain(tmp_path / "new", "--weights", str(file)), lambda: evaluate(file)):
