@@ -38,7 +38,7 @@ def progress_bar(
         unit=unit,
         unit_scale=scaled,
         desc=description,
-        leave=stays,
+        leave=stays or not sys.stderr.isatty(),  # in a log file every line stays
         disable=not shown,
         mininterval=interval,
     )
