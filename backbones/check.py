@@ -20,7 +20,8 @@ def check_data(
 ) -> None:
     """Lists what is wrong with pictures in class folders, <root>/<split>/<class>/<picture>; reads every picture.
 
-    Finds a wrong layout, pictures that are damaged, mislabelled, there twice or in two splits, tiny, in CMYK and more.
+    Finds a wrong layout, pictures that are damaged, mislabelled, there twice or in two splits (byte for byte), tiny, in
+    CMYK and more.
     Ends with exit code 0 where it finds nothing or warnings only, and 2 where it finds errors: what training or testing
     would stop at or be misled by. Example: python tools/check_data.py --root imagenet --output report.json
 

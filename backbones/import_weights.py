@@ -14,6 +14,8 @@ from backbones.importing.network import ImportedNetwork
 from backbones.importing.torchvision import import_torchvision
 from backbones.weights import WeightsMetadata, save_weights
 
+_LARGEST_LIST = 2**24  # bytes of a file of class names
+
 Format = Literal["torchvision", "caffe", "akamaster"]
 
 
@@ -82,6 +84,8 @@ def _class_names(source: str | None, arch: str, count: int) -> list[str]:
         return list(CIFAR10_CLASSES) if is_cifar10 else [str(i) for i in range(count)]
     path = Path(source)
     try:
+        if not path.is_dir() and not (path.is_file() and path.stat().st_size <= _LARGEST_LIST):
+            raise DataError(f"{path}: is no folder of classes and no file of their names")
         if path.is_dir():
             names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
         else:

@@ -20,6 +20,7 @@ from backbones.data.readers import read_split
 from backbones.data.statistics import PixelStatistics, compute_statistics, save_statistics, statistics_path
 from backbones.errors import ConfigError, DataError
 
+_LARGEST_CROP = 2048  # pixels a side: the mean picture is held in memory several times
 DESCRIPTION = "Brings data sets into the layout that the other commands read, and measures what training wants of them."
 
 
@@ -110,6 +111,8 @@ def statistics(
         workers: processes that read pictures.
         overwrite: measure anew where that has been done.
     """
+    if input_size > _LARGEST_CROP:
+        raise ConfigError(f"input_size {input_size}: give {_LARGEST_CROP} at most")
     if input_size < 1 or workers < 0 or (resize is not None and resize < input_size):
         raise ConfigError(
             f"input_size {input_size}, resize {resize}, workers {workers}: give 1 or more, input_size or more, and "

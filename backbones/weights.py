@@ -55,10 +55,17 @@ class WeightsMetadata:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: WeightsMetadata) -> None:
-    """Writes a weights file, whole or not at all."""
+    """Writes a weights file, whole or not at all.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
     texts = {"format": _FORMAT} | {name: json.dumps(value) for name, value in asdict(metadata).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(path, lambda temporary: _write(temporary, tensors, texts))
+    try:
+        write_atomically(path, lambda temporary: _write(temporary, tensors, texts))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: can't be written ({' '.join(str(error).split())[:150]})") from error
 
 
 def _write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
@@ -197,6 +204,8 @@ def load_state(model: Any, state: dict[str, Tensor], source: str, *, assign: boo
             raise CheckpointError(f"{source}: {name} holds {state[name].dtype}, this network's {tensor.dtype}")
         if not state[name].isfinite().all():
             raise CheckpointError(f"{source}: {name} holds values that are not finite numbers")
+        if name.endswith("running_var") and (state[name] < 0).any():
+            raise CheckpointError(f"{source}: {name} holds a variance below 0")
     if unknown := sorted(state.keys() - own.keys()):
         raise CheckpointError(f"{source}: holds {unknown[0]}, this network does not: they are of another architecture")
     model.load_state_dict(state, assign=assign)

@@ -27,6 +27,9 @@ class Tiles:
     pictures: Sequence[np.ndarray]
 
 
+_NARROWEST = 7.5  # inches: what a title needs
+
+
 def draw_filters(filters: np.ndarray, title: str) -> Figure:
     """conv1's filters (C, 3, K, K) as colours; each stretched so that grey is 0 and its largest weight is full.
 
@@ -36,7 +39,7 @@ def draw_filters(filters: np.ndarray, title: str) -> Figure:
     """
     columns = min(16, len(filters))
     rows = -(-len(filters) // columns)
-    figure = new_figure(0.55 * columns + 0.4, 0.55 * rows + 0.7)
+    figure = new_figure(max(0.55 * columns + 0.4, _NARROWEST), 0.55 * rows + 0.7)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -56,7 +59,7 @@ def draw_tiles(sections: Mapping[str, Sequence[Tiles]], title: str) -> Figure:
     """
     columns = max([1, *(len(tiles.pictures) for rows in sections.values() for tiles in rows)])
     heights = [len(rows) + 0.35 for rows in sections.values()]
-    figure = new_figure(1.15 * columns + 0.2, 1.15 * sum(heights) + 0.5)
+    figure = new_figure(max(1.15 * columns + 0.2, _NARROWEST), 1.15 * sum(heights) + 0.5)
     parts = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False)
     for part, (heading, rows) in zip(parts[:, 0], sections.items(), strict=True):
         part.suptitle(heading, fontsize="medium")

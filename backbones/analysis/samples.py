@@ -24,7 +24,7 @@ def view_loader(dataset: ClassificationDataset, size: int, shorter: int | None) 
         try:
             return center_crop(picture, size, shorter)[0]
         except DataError as error:
-            raise DataError(f"{dataset.name(index)}: {error}") from error
+            raise error.about(dataset.name(index)) from error
 
     return load
 

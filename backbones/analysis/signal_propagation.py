@@ -85,7 +85,8 @@ def signal_propagation(
         check_writable(Path(output))
     figure_path = check_figure(figure) if figure else None
     jobs = _new_networks(names or ([] if model else _DEFAULT_NAMES), norm, initialisation, width)
-    batches = {job.name: _new_batch(job, data, noise, input_size, batch_size, seed) for job in jobs}
+    first = {job.name: job for job in reversed(jobs)}
+    batches = {name: _new_batch(job, data, noise, input_size, batch_size, seed) for name, job in first.items()}
     trained = [_load(path, data, batch_size) for path in model]
 
     cases = []
@@ -94,6 +95,7 @@ def signal_propagation(
             cases.append(_measure_new(job, batches[job.name], seed))
             bar.update()
         for path, network, batch in trained:
+            torch.manual_seed(seed)  # of dropout
             signals = measure_signals(network, batch.pictures, batch.labels)
             cases.append(SignalCase(path, _norm_of(network), "trained", signals))
             bar.update()

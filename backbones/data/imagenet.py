@@ -2,7 +2,8 @@
 
 The archive of training pictures holds an archive for each synset, that of validation pictures the pictures side by
 side. Both are read in one pass and never unpacked elsewhere. A picture is written under another name and then renamed,
-so that a run which was killed goes on where it stopped and ends in what an undisturbed one gives.
+so that a run which was killed goes on where it stopped and ends in what an undisturbed one gives. (What a power cut
+leaves is not trusted so far: `check_data.py` reads every picture.)
 """
 
 import fcntl
@@ -109,12 +110,22 @@ def prepare_validation(archive: Path, truth: Mapping[str, str], output: Path) ->
         truth: picture -> synset, of every picture (see `check_validation_archive`).
 
     Raises:
-        DataError: the archive is damaged or of another form, or the folder can't be written.
+        DataError: the archive is damaged or of another form, the folder can't be written, or it holds a picture in
+            another class than that of the ground truth.
     """
+    _check_classes(output / "val", truth)
     with _open(archive) as tar, _SplitFolder(output, "val", tar) as folder:
         for member in read_tar(tar):
             folder.add(truth[_matched(member, _VALIDATION_PICTURE, tar)], member)
         return folder.finish()
+
+
+def _check_classes(folder: Path, truth: Mapping[str, str]) -> None:
+    """Refuses what an earlier run with another ground truth has left: it would stay beside the right pictures."""
+    for path in folder.glob("n????????/ILSVRC2012_val_????????.JPEG"):
+        synset = truth.get(path.stem)
+        if synset not in (None, path.parent.name):
+            raise DataError(f"{path}: the ground truth says {synset}: remove {folder} and start again")
 
 
 @contextmanager

@@ -22,7 +22,11 @@ def read_image(path: str | Path) -> Image.Image:
         try:
             if image.mode.startswith("I"):  # 16 bits a pixel: PIL would cut off all above 255
                 return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+            if image.mode == "F":  # of unknown range
+                raise DataError(f"{path}: a picture of floating-point numbers: write it anew with 8 bits a colour")
             return image.convert("RGB")
+        except DataError:
+            raise
         except Exception as error:  # decoders raise all kinds of errors on corrupt data
             raise DataError(f"{path}: truncated or corrupt picture ({error})") from error
 

@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def refuse_compressed(path: Path) -> None:
+    """PyTorch never compresses its archives; one that is compressed may unpack to far more than there is memory.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(f"{path}: is compressed, as no checkpoint of PyTorch is")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(f"{path}: says that it holds more than its size")
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU; plain tensors and values only.
 
@@ -51,8 +68,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged, or holds anything but plain data (code is never run).
     """
     try:
+        refuse_compressed(path)
         with warnings.catch_warnings(action="ignore"):  # of foreign pickles, before they are refused
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from backbones.engine.checkpoint import refuse_compressed
 from backbones.errors import CheckpointError
 from backbones.weights import load_state
 
@@ -90,8 +91,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> Any:
     # torchvision's training script keeps its arguments in its checkpoints: names and plain values.
     try:
+        refuse_compressed(path)
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error})") from error
     except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError

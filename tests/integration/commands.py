@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,13 @@ def start_pretrain(output: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "tools/pretrain.py"), *SMALL, "--output", str(output), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=interruptible,
     )
 
 
@@ -42,6 +49,11 @@ def launch(processes: int, *command: str) -> subprocess.CompletedProcess:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([*torchrun, *command], env=environment, capture_output=True, text=True, timeout=100)
+
+
+def interruptible() -> None:
+    """For a new process: Ctrl-C reaches it even where the tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 60) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT, wait_for
+from commands import ROOT, interruptible, wait_for
 from PIL import Image
 
 from backbones.prepare import main as prepare_main
@@ -62,6 +62,14 @@ def test_kill_9_and_again(tmp_path: Path) -> None:
     assert tree(output) == expected
 
 
+def is_alive(process: Path) -> bool:
+    """Whether /proc has it as more than a zombie."""
+    try:
+        return "zombie" not in (process / "status").read_text()
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_check_that_is_stopped_leaves_no_process_behind(tmp_path: Path, killed: bool) -> None:
     folder = tmp_path / "set/train/noise"
@@ -71,7 +79,12 @@ def test_a_check_that_is_stopped_leaves_no_process_behind(tmp_path: Path, killed
         os.link(folder / "0.jpg", folder / f"{number}.jpg")
     command = tool("check_data.py", "--root", str(tmp_path / "set"), "--splits", "train", "--workers", "2")
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=interruptible,
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: len(children.read_text().split()) == 2, process)
@@ -86,4 +99,7 @@ def test_a_check_that_is_stopped_leaves_no_process_behind(tmp_path: Path, killed
     assert killed or re.split(r"[\r\n]", error.rstrip())[-1] == "interrupted"
     assert "Traceback" not in error
     assert out == ""
-    assert not any(worker.exists() and "zombie" not in (worker / "status").read_text() for worker in workers)
+    end = time.monotonic() + 10  # they have closed their pipes, and may need a moment more to be gone
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < end, "a worker stays"
+        time.sleep(0.01)

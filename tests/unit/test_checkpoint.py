@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,16 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, network: Any,
     save_checkpoint(tmp_path, 3, state, keep=1)
     with pytest.raises(CheckpointError, match=r"step_00000003\.pt"):
         restore(tmp_path, TrainState(*network), 10)
+
+
+def test_what_would_unpack_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, {"step": 1, "zeros": torch.zeros(1_000_000)}, keep=1)
+    load_checkpoint(path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"step_00000001\.pt: is compressed, as no checkpoint of PyTorch is"):
+        load_checkpoint(path)

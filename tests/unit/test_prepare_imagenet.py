@@ -85,6 +85,15 @@ def test_one_split_alone(archives: Path, tmp_path: Path) -> None:
     assert tree(tmp_path / "a") | tree(tmp_path / "b") == EXPECTED
 
 
+def test_another_ground_truth_is_not_mixed_in(archives: Path, tmp_path: Path, refused: Refused) -> None:
+    main(arguments(archives, tmp_path / "out"))
+    development_kit(archives / "kit.tar.gz", [*SHOWN[1:], SHOWN[0]])
+    message = refused(*arguments(archives, tmp_path / "out"))
+    assert "the ground truth says n0" in message
+    assert f"remove {tmp_path / 'out/val'} and start again" in message
+    assert tree(tmp_path / "out") == EXPECTED
+
+
 def test_what_lies_there_besides_is_said(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "out/train/n01440764"
     folder.mkdir(parents=True)

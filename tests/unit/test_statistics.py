@@ -41,6 +41,13 @@ def test_equal_to_numpy(workers: int) -> None:
     assert np.all(np.diff(found.eigenvalues) <= 0)
     assert np.abs(found.eigenvectors[:, 0]).min() > 0.5  # grey is what varies most
     assert found.count == 70
+    # AlexNet: the shift of pixels in 0..1 is sum p_k (alpha_k lambda_k), lambda of their covariance.
+    values, vectors = np.linalg.eigh(np.cov(crops.reshape(-1, 3).T / 255, bias=True))
+    for k in range(3):
+        expected = 255 * vectors[:, 2 - k] * values[2 - k]
+        sign = np.sign(expected @ found.color_directions[:, k])
+        np.testing.assert_allclose(found.color_directions[:, k], sign * expected, rtol=1e-6)
+        assert found.eigenvectors[np.abs(found.eigenvectors[:, k]).argmax(), k] > 0  # one of two signs
 
 
 def test_a_file_gives_them_back(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_a_damaged_header_is_found(data: st.DataObject) -> None:
     files = {"a": b"x" * 600, "b": b"y" * 600}
     archive = bytearray(tar(files))
     start = data.draw(st.sampled_from([0, 512 + 1024]))
-    place = start + data.draw(st.integers(0, 344))
+    # Not the checksum itself (148 to 155), which can be written in several ways.
+    place = start + data.draw(st.integers(0, 147) | st.integers(156, 344))
     archive[place] ^= data.draw(st.integers(1, 255))
     with pytest.raises(DataError, match="is not a tar archive" if start == 0 else "is damaged"):
         read(bytes(archive))

@@ -254,3 +254,16 @@ def test_bgr_pictures_of_something_else_than_a_classifier_are_refused(tmp_path: 
 def test_others_may_read_it_as_the_umask_allows(file: Path) -> None:
     (file.parent / "plain").touch()
     assert file.stat().st_mode == (file.parent / "plain").stat().st_mode
+
+
+def test_a_variance_below_zero_is_named(tmp_path: Path) -> None:
+    state = get_model("cifar_resnet8", 3).state_dict()
+    state["bn1.running_var"][2] = -0.5
+    save_weights(tmp_path / "w.safetensors", state, metadata("cifar_resnet8"))
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: bn1.running_var holds a variance below 0"):
+        load_classifier(tmp_path / "w.safetensors")
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere/w\.safetensors: can't be written"):
+        save_weights(tmp_path / "nowhere" / "w.safetensors", get_model("cifar_plain8", 3).state_dict(), metadata())
