@@ -237,6 +237,15 @@ def test_imagenettes_networks_are_trained_alike() -> None:
     assert read(CONFIGS / "imagenette/vgg16.yaml").protocol == first.protocol
 
 
+def test_the_quarter_width_networks_of_figure_4_are_trained_alike() -> None:
+    names = ["plain18", "plain34", "resnet18_a", "resnet34_a"]
+    configs = {name: read(CONFIGS / f"imagenette/{name}_w16.yaml") for name in names}
+    for name, config in configs.items():
+        assert without(config, "model", "expected") == without(configs["plain18"], "model", "expected"), name
+        shortcut = {"shortcut": "A"} if name.endswith("_a") else {}
+        assert (config.model.name, config.model.options) == (name.removesuffix("_a"), {"width": 16} | shortcut)
+
+
 def test_from_scratch_and_fine_tuned_differ_in_their_weights_only() -> None:
     scratch, tuned = (read(CONFIGS / f"transfer/cifar10_{name}.yaml") for name in ("scratch", "finetuned"))
     assert without(scratch, "data", "expected") == without(tuned, "data", "expected")
