@@ -103,7 +103,7 @@ def recipe_defaults(asked: Any) -> dict[str, Any]:
     recipe |= paper_recipe(name) | convenience
     if fidelity == "modern":
         recipe |= modern | {"schedule.warmup_steps": steps // 20}
-    if asked.weights:  # their own pictures' count
+    if asked.weights:  # their own count
         recipe |= {"data.mean": None, "data.std": None}
     return recipe
 

@@ -16,7 +16,7 @@ from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
 from backbones.engine.loop import ComputeLoss, TrainState, portion_size, restore, train
 from backbones.engine.plateau import Plateau
-from backbones.engine.run import check_output, open_run, write_json
+from backbones.engine.run import DIVERGED_BATCH, RunFolder, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.errors import ConfigError
 
@@ -137,11 +137,15 @@ def fit(
             return None
         run.log(options.steps, "test", curve_values(results))
         run.update(results=results)
-        print(format_results(results))
-        if config.expected:
-            print(compare_with_expected(results, config.expected))
-        print(f"weights: {run.weights}")
+        _print_results(config, run, format_results(results), results)
         return results
+
+
+def _print_results(config: TrainingConfig, run: RunFolder, table: str, results: dict[str, Any]) -> None:
+    print(table)
+    if config.expected:
+        print(compare_with_expected(results, config.expected))
+    print(f"weights: {run.weights}")
 
 
 def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int], str], folder: Path | None) -> str:
@@ -150,7 +154,7 @@ def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int]
     text = f", a batch of {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
     if folder is None:
         return text
-    path = folder / "diverged_batch.json"
+    path = folder / DIVERGED_BATCH
     write_json(path, {"step": step + 1, "samples": names})
     return f"{text}, all named in {path}"
 

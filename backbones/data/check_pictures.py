@@ -30,6 +30,7 @@ WRONG_FORMAT = Kind("wrong_format", "warning", "pictures of another format than 
 TINY = Kind("tiny", "warning", "pictures with a short side")
 ELONGATED = Kind("elongated", "warning", "pictures many times as long as wide")
 CMYK = Kind("cmyk", "warning", "pictures in CMYK, whose colours are converted without a profile")
+FLOATING = Kind("floating", "error", "pictures of floating-point numbers, which can't be used")
 DEEP = Kind("deep", "note", "pictures of 16 or 32 bits a channel, of which 8 are used")
 GREYSCALE = Kind("greyscale", "note", "greyscale pictures, read as three equal channels")
 PALETTE = Kind("palette", "note", "pictures with a palette, converted to RGB")
@@ -173,7 +174,9 @@ def _of_header(image: Image.Image, ending: str, min_side: int) -> Iterator[tuple
     mode = image.mode
     if mode == "CMYK":
         yield CMYK, "is in CMYK: convert it to RGB where its colours matter"
-    elif mode.startswith(("I", "F")):
+    elif mode == "F":
+        yield FLOATING, "is of floating-point numbers: write it anew with 8 bits a colour"
+    elif mode.startswith("I"):
         yield DEEP, f"is of mode {mode}"
     elif mode in ("1", "L", "LA"):
         yield GREYSCALE, f"is of mode {mode}"

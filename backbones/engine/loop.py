@@ -246,8 +246,9 @@ def _check_weights(model: nn.Module, step: int) -> None:
 
 def _diverged(what: str) -> DivergedError:
     return DivergedError(
-        f"{what}: checkpoints from before are good; try a lower --optimizer.lr, a longer --schedule.warmup_steps or "
-        "--train.clip_grad_norm 10, anew or with --resume --allow_mismatch"
+        f"{what}: checkpoints from before are kept; try a lower --optimizer.lr, a longer --schedule.warmup_steps or "
+        "--train.clip_grad_norm 10, anew or with --resume --allow_mismatch (where that fails at once, without the "
+        "newest checkpoint)"
     )
 
 

@@ -35,10 +35,11 @@ _FREE_TO_CHANGE = (
     "expected",
     "protocol",
 )
+DIVERGED_BATCH = "diverged_batch.json"  # names the pictures at which a run came to its end
 # What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
 _OWN = (
     "metrics.jsonl",
-    "diverged_batch.json",
+    DIVERGED_BATCH,
     "weights.safetensors",
     "checkpoints",
     "events.out.tfevents.*",
@@ -85,6 +86,7 @@ class RunFolder:
 
     def forget_after(self, step: int, last: int) -> None:
         """Drops what a run resumed after `step` writes anew: all later metrics, and the test after its step `last`."""
+        (self.path / DIVERGED_BATCH).unlink(missing_ok=True)
         if not self._metrics.exists():
             return
         lines = filter(None, map(_parse_metrics, self._metrics.read_text(errors="replace").splitlines()))

@@ -204,8 +204,10 @@ def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture, arguments: l
 
 def test_a_diverged_run_names_its_batch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
+    explodes = ("--train.steps", "20", "--train.checkpoint_every", "5", "--train.log_every", "1")
+    explodes += ("--schedule.name", "step", "--schedule.milestones", "[5]", "--schedule.warmup_steps", "0")
     with pytest.raises(SystemExit) as exit_info:
-        pretrain(run, "--optimizer.lr", "1e12", "--train.steps", "20", "--train.checkpoint_every", "1")
+        pretrain(run, "--optimizer.lr", "1e-3", *explodes, "--schedule.factor", "1e15")
     assert exit_info.value.code == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert record(run)["status"] == "failed"
@@ -216,6 +218,9 @@ def test_a_diverged_run_names_its_batch(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(name.startswith("shapes train picture ") for name in batch["samples"])
     state = load_checkpoint(latest_checkpoint(run / "checkpoints"))
     assert all(t.isfinite().all() for t in state["model"].values())
+    assert batch["step"] > state["step"] == 5
+    pretrain(run, "--optimizer.lr", "1e-3", *explodes, "--schedule.factor", "0.1", "--resume", "--allow_mismatch")
+    assert not (run / "diverged_batch.json").exists()
 
 
 def test_a_run_prints_where_it_departs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

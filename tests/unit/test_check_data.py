@@ -105,6 +105,7 @@ NOISE = Image.open(io.BytesIO(picture(99)))
         (save(NOISE.convert("P"), "PNG"), "x.png", "palette"),
         (save(NOISE.convert("RGBA"), "PNG"), "x.png", "transparent"),
         (save(Image.fromarray(np.full((40, 40), 40000, np.uint16)), "PNG"), "x.png", "deep"),
+        (save(Image.fromarray(np.full((40, 40), 0.5, np.float32)), "TIFF"), "x.tif", "floating"),
         (save(NOISE.resize((31, 40)), "JPEG"), "x.JPEG", "tiny"),
         (save(NOISE.resize((40, 401)), "JPEG"), "x.JPEG", "elongated"),
         (write(picture(99)), f"{BEE}_7.JPEG", "mislabelled"),

@@ -133,3 +133,12 @@ def test_workers_change_nothing() -> None:
 def test_testing_takes_each_picture_once_and_in_order(count: int, batch_size: int) -> None:
     batches = list(batches_for_tests(int, range(count), batch_size=batch_size, workers=0, collate=list))
     assert [index for batch in batches for index in batch] == list(range(count))
+
+
+@given(orders, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]))
+def test_the_indices_of_a_step_are_those_of_its_batch(order: Order, world_size: int, accumulate: int) -> None:
+    """Whoever asks, and wherever the run was resumed: they name the pictures of a diverged step."""
+    batches = order.global_batches(world_size, accumulate)
+    last = order.sampler(rank=world_size - 1, world_size=world_size, accumulate=accumulate, start_step=order.steps - 1)
+    for step, keys in enumerate(batches):
+        assert last.indices_of(step) == [key.index for key in keys]
