@@ -1,7 +1,9 @@
 """Batches for training and for testing."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -42,7 +44,7 @@ def training_batches(
         num_workers=_useful(workers),
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_begin_work,
         # By default a loader draws from the global generator, and so would change the dropout of a resumed run.
         generator=torch.Generator(),
     )
@@ -64,7 +66,7 @@ def testing_batches(
         batch_size=batch_size,
         num_workers=_useful(workers),
         collate_fn=collate,  # type: ignore[arg-type]
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_begin_work,
     )
     return _with_plain_errors(loader)
 
@@ -73,8 +75,15 @@ def _useful(workers: int) -> int:
     return min(workers, os.cpu_count() or 1)
 
 
-def _single_threaded(worker: int) -> None:
+def _begin_work(worker: int) -> None:
     torch.set_num_threads(1)
+    sys.excepthook = _leave_quietly
+
+
+def _leave_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Where the training process has gone, as after Ctrl-C, a thread that hands it tensors would show a traceback."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _with_plain_errors(loader: DataLoader) -> Iterator[Any]:
