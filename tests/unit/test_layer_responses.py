@@ -192,7 +192,7 @@ def test_the_figure() -> None:
             responses("plain", False, 2.0, 3.0, 1.0),
             responses("ResNet", True, 0.5, 0.25, 1.0),
             responses("deeper", True, 0.5, 0.25, 1.0, 0.1),
-            responses("ResNet again", True, 0.5, 0.25, float("nan")),
+            responses("ResNet again", True, 0.5, float("nan"), 0.75),
         ]
     )
     above, below = figure.axes
@@ -204,7 +204,8 @@ def test_the_figure() -> None:
         colours = [line.get_color() for line in axes.lines]
         assert colours[0] == colours[1]
         assert len(set(colours)) == 3
-    assert list(below.lines[3].get_ydata())[:2] == [0.5, 0.25]
+    assert np.array_equal(above.lines[3].get_ydata(), [0.5, np.nan, 0.75], equal_nan=True)
+    assert list(below.lines[3].get_ydata()) == [0.75, 0.5]
     words = [text.get_text() for text in figure.legends[0].texts]
     assert words == ["plain", "ResNet", "deeper", "ResNet again"]
 
