@@ -1,4 +1,4 @@
-"""The part `cifar`: training the networks of 4.2, ours beside the usual loop, and both beside the machine's limit."""
+"""Training one network of 4.2: ours in its variants beside the usual loop, and each beside the machine's limit."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from backbones.analysis.complexity import Complexity, complexity
-from backbones.benchmark.floor import ITERATIONS, clock, floor_seconds, step_cost
+from backbones.analysis.complexity import Complexity
+from backbones.benchmark.floor import ITERATIONS, cifar_complexity, clock, floor_seconds, step_cost
 from backbones.benchmark.limits import Limits
 from backbones.benchmark.measure import Plan, interleave, spread
 from backbones.benchmark.memory import with_peak_memory
@@ -54,12 +54,6 @@ def random_pictures(count: int, seed: int) -> ClassificationDataset:
         f"{count} random pictures of seed {seed}",
         pixels=pixels,
     )
-
-
-def cifar_complexity(name: str) -> Complexity:
-    """What a network costs for one picture of CIFAR-10."""
-    with torch.device("meta"):
-        return complexity(get_model(name, len(CLASS_NAMES)), (3, 32, 32))
 
 
 def compare(

@@ -13,7 +13,11 @@ The model is a simple one, of the least that must happen:
 
 from dataclasses import dataclass
 
-from backbones.analysis.complexity import Complexity
+import torch
+
+from backbones.analysis.complexity import Complexity, complexity
+from backbones.data.cifar10 import CLASS_NAMES
+from backbones.models import get_model
 
 ACTIVATION_PASSES = 5
 WEIGHT_PASSES = 8
@@ -46,6 +50,12 @@ def step_cost(network: Complexity, *, batch_size: int, precision: str) -> StepCo
         2 * 3 * network.multiply_adds * batch_size,
         ACTIVATION_PASSES * numbers * BYTES[precision] + WEIGHT_PASSES * network.parameters * BYTES["fp32"],
     )
+
+
+def cifar_complexity(name: str) -> Complexity:
+    """What a network costs for one picture of CIFAR-10."""
+    with torch.device("meta"):
+        return complexity(get_model(name, len(CLASS_NAMES)), (3, 32, 32))
 
 
 def floor_seconds(cost: StepCost, *, operations_per_second: float, bytes_per_second: float) -> tuple[float, str]:

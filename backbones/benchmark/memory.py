@@ -11,13 +11,12 @@ T = TypeVar("T")
 _PAUSE = 0.002  # seconds between two looks at the host's memory
 
 
-class _MallocInfo(ctypes.Structure):
-    """glibc's `struct mallinfo2`."""
+# The members of glibc's `struct mallinfo2`: uordblks and hblkhd are the bytes in use, of heaps and of mappings.
+_MEMBERS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    )
+
+class _MallocInfo(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _MEMBERS)
 
 
 def with_peak_memory(work: Callable[[], T], device: torch.device) -> tuple[T, int | None]:

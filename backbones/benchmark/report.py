@@ -53,6 +53,34 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class PartReport:
+    """What a part of the benchmark has found.
+
+    Args:
+        rows: ours beside the usual way.
+        texts: to print below their table.
+        numbers: further results, by name, for the JSON file.
+        messages: what was left out, and why.
+    """
+
+    rows: list[Row]
+    texts: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+
+def merge(reports: Sequence[PartReport]) -> PartReport:
+    """The reports of several parts as one."""
+    whole = PartReport([])
+    for report in reports:
+        whole.rows.extend(report.rows)
+        whole.texts.extend(report.texts)
+        whole.numbers.update(report.numbers)
+        whole.messages.extend(report.messages)
+    return whole
+
+
 def format_rows(rows: Sequence[Row]) -> str:
     """A table with a line for each row, and below it their notes."""
     width = max((len(row.name) for row in rows), default=0)

@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backbones.benchmark.cifar import cifar_complexity
-from backbones.benchmark.floor import ITERATIONS, clock, floor_seconds, predict_seconds, step_cost
+from backbones.benchmark.floor import (
+    ITERATIONS,
+    cifar_complexity,
+    clock,
+    floor_seconds,
+    predict_seconds,
+    step_cost,
+)
 
 H200_OPERATIONS, H200_BYTES = 989e12, 4.8e12  # a second
 KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 10, 2.5e-6
