@@ -105,7 +105,7 @@ def benchmark_cifar(
             limits=limits,
         )
         report.rows.extend(rows)
-        if rows and options.jobs:
+        if options.jobs:
             fastest, _ = max(zip(variants, rows, strict=True), key=lambda pair: pair[1].ratio)
             report.rows.extend(_side_by_side(name, fastest, options, plan, device, threads))
     report.texts.append(format_predictions(predictions()))
@@ -132,6 +132,9 @@ def choose_variants(options: CifarOptions, device: torch.device, *, first: bool,
     Args:
         first: whether the network is the first of several.
         messages: what can't be done here is added to them, once.
+
+    Raises:
+        ConfigError: nothing is left.
     """
     gpu = device.type == "cuda"
     wanted = [VARIANTS[name] for name in options.variants] or [
@@ -149,6 +152,8 @@ def choose_variants(options: CifarOptions, device: torch.device, *, first: bool,
             chosen.append(variant)
         elif message not in messages:
             messages.append(message)
+    if not chosen:
+        raise ConfigError(f"variants: none of them runs here; {messages[-1]}")
     return chosen
 
 

@@ -84,8 +84,8 @@ def benchmark(
     with join_world(device) as world:
         where = world.device
     gpu = where.type == "cuda"
-    plan = Plan(rounds, steps if steps is not None else (100 if gpu else 4), _chosen(discard, 20 if gpu else 2))
-    threads = torch.get_num_threads() if threads is None else threads
+    plan = Plan(rounds, _chosen(steps, 100 if gpu else 4), _chosen(discard, 20 if gpu else 2))
+    threads = _chosen(threads, torch.get_num_threads())
     _check(plan, threads)
     options = CifarOptions(nets, list(variants), root, batch_size, jobs, curve, seed)
     options = full_options(options, where) if full else options
@@ -105,18 +105,9 @@ def benchmark(
     for message in report.messages:
         print(message)
     if output:
-        facts: dict[str, Any] = {
-            "command": shlex.join(sys.argv),
-            "started": started,
-            "parts": list(dict.fromkeys(parts)),
-        }
-        facts |= describe_machine() | {"device": where.type, "threads": threads}
-        facts |= {"plan": asdict(plan), "options": {"cifar": asdict(options)}, "limits": asdict(limits)}
-        write_json(Path(output), facts | _results(report))
-
-
-def _results(report: PartReport) -> dict[str, Any]:
-    return {"rows": [row.to_json() for row in report.rows]} | report.numbers | {"messages": report.messages}
+        facts: dict[str, Any] = {"command": shlex.join(sys.argv), "started": started, **describe_machine()}
+        facts |= {"device": where.type, "threads": threads, "plan": asdict(plan), "limits": asdict(limits)}
+        write_json(Path(output), facts | {"cifar_options": asdict(options)} | report.to_json())
 
 
 def _chosen(value: int | None, default: int) -> int:

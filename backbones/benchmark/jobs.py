@@ -15,7 +15,13 @@ _PATIENCE = 600.0  # seconds for all of them to come to the start, compiling inc
 
 
 def rates_side_by_side(
-    make_way: Callable[..., Any], arguments: Sequence[Any], *, jobs: int, plan: Plan, threads: int
+    make_way: Callable[..., Any],
+    arguments: Sequence[Any],
+    *,
+    jobs: int,
+    plan: Plan,
+    threads: int,
+    start_method: str = "spawn",
 ) -> list[float]:
     """Items a second of all jobs together, by round; each job is a process of its own.
 
@@ -23,11 +29,13 @@ def rates_side_by_side(
 
     Args:
         make_way: makes, in the process, of `arguments` what has a `segment(steps, discard)`; both must be picklable.
+        threads: of each job.
+        start_method: of the processes; "fork" starts faster, but never after work on a GPU.
 
     Raises:
         UserError: a job failed or never came to the start.
     """
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context(start_method)
     barrier, results = context.Barrier(jobs, timeout=_PATIENCE), context.Queue()
     processes = [
         context.Process(target=_work, args=(make_way, arguments, plan, threads, barrier, results), daemon=True)
@@ -45,10 +53,10 @@ def rates_side_by_side(
     if failures:
         # Those that waited for the one that failed have failed too, and know no reason.
         raise UserError(f"{jobs} jobs side by side: {min(failures, key=lambda text: 'BrokenBarrier' in text)}")
-    return [_together(segments) for segments in zip(*rounds, strict=True)]
+    return [together(segments) for segments in zip(*rounds, strict=True)]
 
 
-def _together(segments: Sequence[tuple[int, float, float]]) -> float:
+def together(segments: Sequence[tuple[int, float, float]]) -> float:
     """Items a second of segments (items, start, end) that ran at the same time."""
     items, starts, ends = zip(*segments, strict=True)
     return sum(items) / max(max(ends) - min(starts), 1e-9)

@@ -69,6 +69,10 @@ class PartReport:
     numbers: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
 
+    def to_json(self) -> dict[str, Any]:
+        """All but the texts."""
+        return {"rows": [row.to_json() for row in self.rows], **self.numbers, "messages": self.messages}
+
 
 def merge(reports: Sequence[PartReport]) -> PartReport:
     """The reports of several parts as one."""
