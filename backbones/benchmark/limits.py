@@ -7,7 +7,7 @@ import torch
 
 from backbones.benchmark.measure import Stopwatch
 
-_REPEATS = 5
+_REPEATS = 10
 
 
 @dataclass(frozen=True)
