@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
