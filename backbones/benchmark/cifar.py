@@ -13,7 +13,7 @@ from PIL import Image
 from backbones.analysis.complexity import Complexity
 from backbones.benchmark.floor import ITERATIONS, cifar_complexity, clock, floor_seconds, step_cost
 from backbones.benchmark.limits import Limits
-from backbones.benchmark.measure import Plan, interleave, spread
+from backbones.benchmark.measure import Plan, interleave, ratios, spread
 from backbones.benchmark.memory import with_peak_memory
 from backbones.benchmark.our_cifar import OurTraining, Variant, resident_input
 from backbones.benchmark.plain_cifar import PlainTraining
@@ -78,9 +78,11 @@ def compare(
         details, notes = beside_limit(step, cost, variant.precision, batch_size, limits)
         startup, paid = way.startup_seconds, None
         if variant.compiled and (eager := measured.get(Variant(variant.precision, False, variant.captured).name)):
-            paid = steps_until_paid(startup - eager.startup_seconds, batch_size / spread(eager.rates).median, step)
-            after = "compiling does not pay" if paid is None else f"compiling has paid after {paid:,} steps"
-            notes = [*notes, f"{startup:.1f} s until the first steps are done; {after}"]
+            gain = spread(ratios(way.rates, eager.rates))
+            if gain.lower > 1:  # else it may be chance
+                paid = steps_until_paid(startup - eager.startup_seconds, step * gain.median, step)
+            after = "that it is faster is not clear" if paid is None else f"paid back after {paid:,} steps"
+            notes = [*notes, f"{gain.median:.2f} times as fast as eager; {startup:.1f} s to start; {after}"]
         details |= {"startup_seconds": startup, "paid_after_steps": paid}
         rows.append(
             Row(

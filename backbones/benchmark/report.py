@@ -37,7 +37,7 @@ class Row:
         return spread(ratios(self.ours, self.reference)).median
 
     def to_json(self) -> dict[str, Any]:
-        """The row with `ours`, `reference` and `ratio` as medians and quartiles; memory in bytes."""
+        """The row with `ours`, `reference` and `ratio` as medians and quartiles, and each round; memory in bytes."""
         spreads = {
             "ours": spread(self.ours),
             "reference": spread(self.reference),
@@ -48,6 +48,7 @@ class Row:
             | {name: value.median for name, value in spreads.items()}
             | {"unit": self.unit, "rounds": len(self.ours)}
             | {f"{name}_quartiles": [value.lower, value.upper] for name, value in spreads.items()}
+            | {"ours_rounds": list(self.ours), "reference_rounds": list(self.reference)}
             | {"ours_memory": self.ours_memory, "reference_memory": self.reference_memory}
             | self.details
         )
