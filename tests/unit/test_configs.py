@@ -261,6 +261,8 @@ def test_a_cifar_ablation_changes_what_it_names_and_nothing_else(file: Path) -> 
     network, _, what = file.stem.partition("_")
     config, paper = read(file), read(CONFIGS / f"cifar/{network}.yaml")
     options, groups = ABLATIONS[what]
+    if file.stem == "resnet20_no_bn":
+        options = options | {"zero_init_residual": True}
     assert config.model == replace(paper.model, options=options)
     differing = {key for key, value in vars(config).items() if value != getattr(paper, key)} - {"model", "expected"}
     assert differing == groups
@@ -271,6 +273,13 @@ def test_a_cifar_ablation_changes_what_it_names_and_nothing_else(file: Path) -> 
         assert early == paper.train
     if "data" in groups:
         assert config.data == replace(paper.data, std=config.data.std)
+
+
+def test_every_ablation_is_there() -> None:
+    names = {f"resnet{depth}_{layers}" for depth in (20, 56) for layers in ("1layer", "3layers")}
+    names |= {f"resnet110_{kind}_warmup" for kind in ("no", "fixed", "error")}
+    names |= {"resnet20_no_bn", "plain20_no_bn", "resnet110_dropout", "resnet1202_dropout"}
+    assert {file.stem for file in (CONFIGS / "cifar/ablations").glob("*.yaml")} == names
 
 
 def test_imagenettes_networks_are_trained_alike() -> None:
