@@ -79,7 +79,7 @@ PAPER = {
     "imagenet/vgg16": {"10crop.top1_error": 28.07, "10crop.top5_error": 9.33},
 }
 
-# What follows the network's name in configs/cifar/ablations: options, and the groups that differ from the paper's config.
+# By what follows the network in the names of configs/cifar/ablations: options, and groups unlike the paper's config.
 ABLATIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "1layer": ({"block_layers": 1}, set()),
     "3layers": ({"block_layers": 3}, set()),
