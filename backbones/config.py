@@ -22,11 +22,14 @@ class ModelConfig:
         name: one of `backbones.list_models()`.
         options: its options: width, shortcut (A, B, C), stride_in (1x1, 3x3), zero_init_residual.
         freeze_stages: stages (conv1 ... conv5) whose weights and batch norm stay as they are; for fine-tuning.
+        recompute: so many residual blocks at a time keep only their input for the backward pass, and are computed again
+            there: very deep networks then need less memory; 0 keeps everything.
     """
 
     name: str = "resnet50"
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     freeze_stages: list[str] = field(default_factory=list)
+    recompute: int = 0
 
 
 @dataclass
@@ -68,8 +71,12 @@ class ClassificationData:
     Args:
         name: folder (`<root>/<split>/<class>/*.JPEG`), cifar10 (`<root>/cifar-10-batches-py`) or the built-in shapes.
         root: the folder of the data; shapes need none.
-        train_split: trained on.
+        train_split: trained on; of CIFAR-10 train, or train45k (4.2: the rest, val5k, is what the paper chose its
+            schedule on).
         test_split: tested on.
+        official: refuse CIFAR-10 files that are not the published ones, by their md5 sums.
+        resident: keep all pictures on the device and augment them there, whole batches at a time: the fastest way for
+            pictures as small as CIFAR-10's. Order as without; crops and flips are other draws of the same distribution.
         input_size: side of the network's input in pixels.
         test_resize: shorter side before cropping in tests; null leaves pictures as they are.
         augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), random_resized_crop
@@ -90,6 +97,8 @@ class ClassificationData:
 
     name: Literal["folder", "cifar10", "shapes"] = "folder"
     root: str | None = None
+    official: bool = False
+    resident: bool = False
     train_split: str = "train"
     test_split: str = "val"
     input_size: int = 224

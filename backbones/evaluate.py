@@ -106,7 +106,7 @@ class EvaluateConfig:
 
     Args:
         model: run folders or weights.safetensors files; several make an ensemble.
-        data: the pictures; only name, root, test_split and test_size count.
+        data: the pictures; only name, root, official, test_split and test_size count.
         protocol: how each picture is shown to the network.
         scales: for multiscale, the picture's shorter sides in pixels; by default the paper's 224, 256, 384, 480 and
             640, for networks of smaller pictures in proportion.
@@ -149,7 +149,15 @@ def evaluate_classifier(config: EvaluateConfig) -> None:
     with join_world(config.device) as world:
         models = _load(config.model)
         data, (_, first) = config.data, models[0]
-        dataset = read_split(data.name, data.root, data.test_split, first.classes, first.input_size, data.test_size)
+        dataset = read_split(
+            data.name,
+            data.root,
+            data.test_split,
+            first.classes,
+            first.input_size,
+            data.test_size,
+            official=data.official,
+        )
         results = test_classifiers(
             [(network.to(world.device, parameter_dtype(config.precision)), metadata) for network, metadata in models],
             dataset,

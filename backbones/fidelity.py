@@ -4,6 +4,7 @@ A recipe is a flat dictionary of the dotted keys of `PretrainConfig`. Named by `
 run prints where it departs from the paper's, whether it names one or not.
 """
 
+import re
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ _PAPER_IMAGENET: dict[str, Any] = {  # Section 3.4
     "optimizer.weight_decay": 1e-4,
     "schedule.name": "plateau",
     "schedule.factor": 0.1,
+    "schedule.warmup": "linear",
     "schedule.warmup_steps": 0,
     "label_smoothing": 0.0,
     "exact_bn": True,
@@ -61,6 +63,11 @@ _PAPER_CIFAR = _PAPER_IMAGENET | {  # Section 4.2
     "exact_bn": False,
 }
 del _PAPER_CIFAR["data.scale_range"]
+_PAPER_CIFAR_DEEP = _PAPER_CIFAR | {  # 4.2, "Exploring Over 1000 layers" included: ResNet-110 and deeper
+    "schedule.warmup": "error",
+    "schedule.warmup_factor": 0.1,
+    "schedule.warmup_error": 80.0,
+}
 _MODERN: dict[str, Any] = {
     "data.augmentation": "random_resized_crop",
     "data.color": "none",
@@ -78,11 +85,14 @@ _CONVENIENCE: dict[str, Any] = {  # What a recipe sets without it being part of 
     "protocol": ["center", "10crop", "multiscale"],
 }
 _PAPER_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "zero_init_residual": False, "dropout": 0.5}
+_PAPER_CIFAR_OPTIONS: dict[str, Any] = {"shortcut": "A", "block_layers": 2, "dropout": 0.0, "norm": "batch"}
 _MODERN_OPTIONS: dict[str, Any] = {"stride_in": "3x3", "zero_init_residual": True}
 
 
 def paper_recipe(name: str) -> dict[str, Any]:
     """The paper's recipe for a network: 3.4 for ImageNet's, 4.2 for CIFAR's, VGG's own."""
+    if deep := re.fullmatch(r"cifar_resnet(\d+)", name):
+        return _PAPER_CIFAR_DEEP if int(deep[1]) >= 110 else _PAPER_CIFAR
     if name.startswith("cifar_"):
         return _PAPER_CIFAR
     return _PAPER_VGG if name.startswith("vgg") else _PAPER_IMAGENET
@@ -95,6 +105,7 @@ def recipe_defaults(asked: Any) -> dict[str, Any]:
         return {}
     if name.startswith("cifar_"):
         convenience = {"train.checkpoint_every": 4000, "train.evaluate_every": 4000, "train.log_every": 100}
+        convenience |= {"data.resident": asked.data.name == "cifar10"}
         modern = {key: value for key, value in _MODERN.items() if not key.startswith("data.")}
     else:
         convenience, modern = _CONVENIENCE, _MODERN
@@ -132,8 +143,10 @@ def departures(config: PretrainConfig) -> list[str]:
     if name.endswith("_bn"):
         lines.append(f"model.name: {name} has batch norm (paper: none)")
     wanted = dict(_PAPER_OPTIONS)
-    if name not in ("resnet18", "resnet34"):  # which the paper trains with all three
-        wanted["shortcut"] = "A" if name.startswith("cifar_") else "B"
+    if name.startswith("cifar_"):
+        wanted |= _PAPER_CIFAR_OPTIONS
+    elif name not in ("resnet18", "resnet34"):  # which the paper trains with all three
+        wanted["shortcut"] = "B"
     for key, value in options.items():
         if key in wanted and value != wanted[key]:
             lines.append(f"model.options.{key}: {value} (paper: {wanted[key]})")
@@ -179,6 +192,7 @@ def _scale_batch(config: PretrainConfig, scale: float) -> PretrainConfig:
             milestones=milestones,
             plateau_window=steps(schedule.plateau_window),
             warmup_steps=steps(schedule.warmup_steps),
+            warmup_window=steps(schedule.warmup_window),
         ),
     )
 

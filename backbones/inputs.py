@@ -1,8 +1,9 @@
 """From the configuration to a network's input: which pictures, how they are varied, and what happens on the device."""
 
 import hashlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 from backbones.config import ClassificationData
 from backbones.data.augment import Augmentation, Flip, PadCropFlip, RandomResizedCrop, ScaleCropFlip
 from backbones.data.datasets import ClassificationDataset
+from backbones.data.loader import training_batches
 from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
-from backbones.data.sampler import SampleKey
+from backbones.data.resident import ResidentPictures, resident_batches
+from backbones.data.sampler import SampleKey, StepSampler
 from backbones.data.statistics import PixelStatistics, compute_statistics, load_statistics, statistics_path
 from backbones.data.transforms import NamedTransforms
 from backbones.engine.randomness import derive_seed
-from backbones.errors import DataError
+from backbones.errors import ConfigError, DataError
 from backbones.scores import normalize
 from backbones.weights import WeightsMetadata
 
@@ -35,6 +38,74 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     color_shifts: Tensor
+
+
+# A micro-batch -> the network's input (B, 3, H, W) and the labels (B,), on the device.
+PrepareInput = Callable[[Any], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainingInput:
+    """How training pictures come to the network.
+
+    Args:
+        batches: makes this process's micro-batches in the order of a sampler.
+        prepare: makes the network's input of one.
+    """
+
+    batches: Callable[[StepSampler], Iterable[Any]]
+    prepare: PrepareInput
+
+
+def training_input(
+    dataset: ClassificationDataset,
+    data: ClassificationData,
+    statistics: PixelStatistics | None,
+    metadata: WeightsMetadata,
+    *,
+    workers: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> TrainingInput:
+    """Pictures that processes load one by one, or that live on the device (`data.resident`).
+
+    Raises:
+        ConfigError: the pictures can't live on the device.
+    """
+    if not data.resident:
+        load = sample_loader(dataset, data, statistics if data.color == "pca" else None)
+
+        def load_batches(sampler: StepSampler) -> Iterable[Any]:
+            pin = device.type == "cuda"
+            return training_batches(load, sampler, workers=workers, collate=collate, pin_memory=pin)
+
+        return TrainingInput(load_batches, input_maker(metadata, device, dtype))
+
+    padding, flip = _resident_augmentation(dataset, data)
+    pictures = ResidentPictures(dataset.pixels, dataset.labels, padding=padding, device=device)  # type: ignore[arg-type]
+    mean, std = _normalization(metadata, device, dtype)
+
+    def make_batches(sampler: StepSampler) -> Iterable[Any]:
+        return resident_batches(sampler, padding=padding, flip=flip, device=device)
+
+    def prepare(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return normalize(pictures.cut(rows), mean, std), pictures.labels(rows)
+
+    return TrainingInput(make_batches, prepare)
+
+
+def _resident_augmentation(dataset: ClassificationDataset, data: ClassificationData) -> tuple[int, bool]:
+    """Padding and flip. Raises ConfigError: pictures or augmentation are none that can live on the device."""
+    if dataset.pixels is None:
+        raise ConfigError(f"data.resident: only with CIFAR-10's pictures, not those of data.name {data.name}")
+    size = dataset.pixels.shape[1]
+    if data.input_size != size:
+        raise ConfigError(f"data.resident: data.input_size {data.input_size} is not the pictures' {size}")
+    if data.augmentation not in ("pad_crop_flip", "flip", "none"):
+        raise ConfigError(f"data.resident: data.augmentation {data.augmentation} is none of pad_crop_flip, flip, none")
+    if data.color != "none" or data.transforms:
+        raise ConfigError("data.resident: not with data.color or data.transforms")
+    return (data.padding if data.augmentation == "pad_crop_flip" else 0), data.augmentation != "none"
 
 
 def sample_loader(
@@ -72,15 +143,20 @@ def collate(samples: list[tuple[Tensor, int, Tensor]]) -> Batch:
     return Batch(torch.stack(images), torch.tensor(labels), torch.stack(shifts))
 
 
-def input_maker(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> Callable[[Batch], Tensor]:
-    """Moves a batch to the device and makes the network's input (B, 3, H, W) of it there: colours and normalisation."""
-    mean, std = (torch.tensor(value, dtype=dtype, device=device) for value in (metadata.mean, metadata.std))
+def input_maker(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> PrepareInput:
+    """Moves a batch to the device and makes the network's input there: colours and normalisation."""
+    mean, std = _normalization(metadata, device, dtype)
 
-    def prepare_input(batch: Batch) -> Tensor:
+    def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
         shifts = batch.color_shifts.to(device, non_blocking=True).to(dtype) / std
-        return normalize(batch.images.to(device, non_blocking=True), mean, std) + shifts[:, :, None, None]
+        pictures = normalize(batch.images.to(device, non_blocking=True), mean, std) + shifts[:, :, None, None]
+        return pictures, batch.labels.to(device, non_blocking=True)
 
-    return prepare_input
+    return prepare
+
+
+def _normalization(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return tuple(torch.tensor(value, dtype=dtype, device=device) for value in (metadata.mean, metadata.std))  # type: ignore[return-value]
 
 
 def _augmentation(data: ClassificationData) -> Augmentation:

@@ -1,6 +1,6 @@
 """What a classifier says of pictures: crops or the whole picture at several scales, their scores averaged (3.4)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,13 +87,19 @@ def class_scores(
 
     scores = [torch.empty(0, len(metadata.classes), dtype=dtype)]
     portion = max(1, batch_size // count)
-    for batch in testing_batches(load, indices, batch_size=portion, workers=workers, collate=_pack):
+    views = dataset.center_views(metadata.input_size, metadata.test_resize) if protocol == "center" else None
+    batches: Iterable[_PackedViews] = (
+        testing_batches(load, indices, batch_size=portion, workers=workers, collate=_pack)
+        if views is None
+        else (_pack_array(views[indices[i : i + portion]]) for i in range(0, len(indices), portion))
+    )
+    for batch in batches:
         total = torch.zeros(batch.pictures, len(metadata.classes), dtype=dtype, device=device)
         for images, pictures in batch.portions(pixels=batch_size * metadata.input_size**2):
             images, pictures = images.to(device), pictures.to(device)
-            views = [images, images.flip(2)] if dense and flip else [images]
-            for view in views:
-                total.index_add_(0, pictures, classify(view) / (count * len(views)))
+            shown = [images, images.flip(2)] if dense and flip else [images]
+            for view in shown:
+                total.index_add_(0, pictures, classify(view) / (count * len(shown)))
         scores.append(total.cpu())
         if bar is not None:
             bar.update(batch.pictures)
@@ -136,6 +142,12 @@ class _PackedViews:
             views = self.pixels[start:end].view(-1, height, width, 3)
             yield from zip(views.split(count), torch.tensor(places).split(count), strict=True)
             start = end
+
+
+def _pack_array(views: np.ndarray) -> _PackedViews:
+    """One view of each picture, (B, H, W, 3)."""
+    count, height, width, _ = views.shape
+    return _PackedViews(torch.from_numpy(views).flatten(), {(height, width): list(range(count))}, count)
 
 
 def _pack(pictures: list[list[np.ndarray]]) -> _PackedViews:

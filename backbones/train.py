@@ -1,32 +1,30 @@
 """Training classifiers. Also the command `pretrain`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.cli import run_command
-from backbones.config import PretrainConfig, Protocol, check_data, check_options
+from backbones.config import ClassificationData, PretrainConfig, Protocol, check_data, check_options
 from backbones.data.datasets import ClassificationDataset
-from backbones.data.loader import training_batches
 from backbones.data.readers import read_split
-from backbones.data.sampler import SampleKey, StepSampler
+from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import autocast, parameter_dtype
 from backbones.engine.batch_norm import average_batch_norm
 from backbones.engine.distributed import World, join_world
-from backbones.engine.loop import ComputeLoss
 from backbones.engine.randomness import derive_seed
+from backbones.engine.step import ComputeLoss
 from backbones.errors import CheckpointError, ConfigError
 from backbones.evaluate import format_errors, test_classifiers
 from backbones.fidelity import format_departures, recipe_defaults, resolve
 from backbones.inputs import (
-    Batch,
+    PrepareInput,
+    TrainingInput,
     choose_normalization,
-    collate,
     input_fingerprint,
-    input_maker,
-    sample_loader,
+    training_input,
     training_statistics,
 )
 from backbones.models import StagedNetwork, get_model
@@ -34,6 +32,8 @@ from backbones.models.dense import check_dense
 from backbones.progress import progress_bar
 from backbones.training import fit, prepare
 from backbones.weights import WeightsMetadata, check_same_network, load_state, load_weights, save_weights
+
+_TEST_PIXELS = 2**19  # of the pictures that are tested at a time, but 64 at least
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
@@ -51,10 +51,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
         check_data(config.data)
         check_test(config)
         data = config.data
-        train_set = read_split(data.name, data.root, data.train_split, None, data.input_size, data.train_size)
-        test_set = read_split(
-            data.name, data.root, data.test_split, train_set.class_names, data.input_size, data.test_size
-        )
+        train_set, test_set = _read_data(data)
         origin = _origin(config)
         statistics = training_statistics(data, train_set, shown=world.is_main)
         mean, std = choose_normalization(data, statistics, origin[1] if origin else None)
@@ -71,8 +68,15 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
         model = _build(config, metadata, origin, world)
         if "multiscale" in config.protocol:
             check_dense(model, data.input_size)
-        load = sample_loader(train_set, data, statistics if data.color == "pca" else None)
-        prepare_input = input_maker(metadata, world.device, parameter_dtype(config.precision))
+        source = training_input(
+            train_set,
+            data,
+            statistics,
+            metadata,
+            workers=config.train.workers,
+            device=world.device,
+            dtype=parameter_dtype(config.precision),
+        )
 
         def test(protocols: list[Protocol]) -> dict[str, Any]:
             return test_classifiers(
@@ -80,7 +84,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
                 test_set,
                 protocols,
                 world=world,
-                batch_size=64,
+                batch_size=max(64, _TEST_PIXELS // data.input_size**2),
                 workers=config.train.workers,
                 precision=config.precision,
             )
@@ -92,9 +96,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             description="\n".join([_describe(model, config, train_set, test_set), format_departures(config)]),
             samples=len(train_set),
             fingerprint=input_fingerprint(train_set, statistics, mean, std),
-            load=load,
-            collate=collate,
-            compute_loss=classification_loss(prepare_input, config.label_smoothing),
+            batches=source.batches,
+            compute_loss=classification_loss(source.prepare, config.label_smoothing),
             test=lambda: test(list(dict.fromkeys(["center", *config.protocol]))),
             monitor=lambda: test(["center"]),
             curve_values=lambda results: results["center"],
@@ -102,8 +105,19 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             format_results=format_errors,
             name_sample=train_set.name,
             watch="top1_error",
-            finish=lambda: _use_exact_batch_norm(config, world, model, metadata, len(train_set), load, prepare_input),
+            official_data=train_set.official,
+            finish=lambda: _use_exact_batch_norm(config, world, model, metadata, len(train_set), source),
         )
+
+
+def _read_data(data: ClassificationData) -> tuple[ClassificationDataset, ClassificationDataset]:
+    """The training and the test set, of the same classes."""
+    size, official = data.input_size, data.official
+    train_set = read_split(data.name, data.root, data.train_split, None, size, data.train_size, official=official)
+    classes = train_set.class_names
+    return train_set, read_split(
+        data.name, data.root, data.test_split, classes, size, data.test_size, official=official
+    )
 
 
 def check_test(config: PretrainConfig) -> None:
@@ -120,12 +134,11 @@ def check_test(config: PretrainConfig) -> None:
         raise ConfigError("protocol: name one or more")
 
 
-def classification_loss(prepare_input: Callable[[Batch], Tensor], label_smoothing: float = 0.0) -> ComputeLoss:
+def classification_loss(prepare_input: PrepareInput, label_smoothing: float = 0.0) -> ComputeLoss:
     """Cross-entropy of a batch, and its top-1 error in percent."""
 
-    def compute(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        images = prepare_input(batch)
-        labels = batch.labels.to(images.device, non_blocking=True)
+    def compute(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        images, labels = prepare_input(batch)
         logits = model(images)
         wrong = (logits.detach().argmax(1) != labels).double().mean() * 100
         loss = nn.functional.cross_entropy(logits.to(images.dtype), labels, label_smoothing=label_smoothing)
@@ -163,6 +176,8 @@ def _build(
     if config.model.freeze_stages and origin is None:
         raise ConfigError("model.freeze_stages: new weights can't be fixed; name --weights to start from")
     model.freeze(config.model.freeze_stages)
+    if config.model.recompute:
+        model.recompute(config.model.recompute)
     model.to(world.device, parameter_dtype(config.precision)).to(memory_format=torch.channels_last)
     if config.sync_bn:
         if world.device.type != "cuda" or world.size == 1:
@@ -178,6 +193,10 @@ def _describe(
         f"{config.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters; "
         f"{len(train_set):,} training and {len(test_set):,} test pictures of {len(train_set.class_names)} classes"
     )
+    if train_set.official is False:
+        text += (
+            "\nthe files are not the published ones (by their md5): errors on them can't be compared with the paper's"
+        )
     return f"{text}; starts from {config.weights}\n{model.describe_parameters()}" if config.weights else text
 
 
@@ -187,8 +206,7 @@ def _use_exact_batch_norm(
     model: StagedNetwork,
     metadata: WeightsMetadata,
     samples: int,
-    load: Callable[[SampleKey], Any],
-    prepare_input: Callable[[Batch], Tensor],
+    source: TrainingInput,
 ) -> None:
     """Measures batch norm's statistics on one pass over the training set, augmented as in training; notes it."""
     if not config.exact_bn:
@@ -204,12 +222,11 @@ def _use_exact_batch_norm(
         rank=world.rank,
         world_size=world.size,
     )
-    batches = training_batches(
-        load, sampler, workers=options.workers, collate=collate, pin_memory=world.device.type == "cuda"
+    bar = progress_bar(
+        source.batches(sampler), total=len(sampler), unit="batch", description="batch norm", shown=world.is_main
     )
-    bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)
     with autocast(config.precision, world.device):
-        measured = average_batch_norm(model, map(prepare_input, bar))
+        measured = average_batch_norm(model, (source.prepare(batch)[0] for batch in bar))
     if measured and not model.frozen_stages:  # fixed stages keep what they came with
         metadata.batch_norm = "exact"
 

@@ -1,6 +1,6 @@
 """What training a classifier and training a detector have in common: from a built model to a finished run folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.config import OptimizerConfig, TrainingConfig, check_optimizer, compare_with_expected
-from backbones.data.loader import training_batches
-from backbones.data.sampler import SampleKey, StepSampler
+from backbones.config import TrainingConfig, check_optimizer, compare_with_expected
+from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import ComputeLoss, TrainState, portion_size, restore, train
+from backbones.engine.loop import TrainState, portion_size, restore, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, RunFolder, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
+from backbones.engine.step import ComputeLoss, why_not_captured
+from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import ConfigError
 
 
@@ -47,8 +48,7 @@ def fit(
     description: str,
     samples: int,
     fingerprint: str,
-    load: Callable[[SampleKey], Any],
-    collate: Callable[[list[Any]], Any],
+    batches: Callable[[StepSampler], Iterable[Any]],
     compute_loss: ComputeLoss,
     test: Callable[[], dict[str, Any]],
     monitor: Callable[[], dict[str, Any]] | None = None,
@@ -57,6 +57,7 @@ def fit(
     format_results: Callable[[dict[str, Any]], str],
     name_sample: Callable[[int], str],
     watch: str = "loss",
+    official_data: bool | None = None,
     finish: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
     """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
@@ -64,14 +65,15 @@ def fit(
     Args:
         description: printed at the start.
         samples: in the training set, whose digest is `fingerprint`.
-        load: makes a training sample; `collate` makes a micro-batch of several.
+        batches: makes this process's micro-batches in the order of a sampler.
         test: the results of the model as it is, the same in every process.
         monitor: those of them that are wanted during training too; all by default.
         curve_values: what of the results is worth a curve.
         save: writes the final weights.
         format_results: a table of the results, to print.
         name_sample: what to call a training sample in messages.
-        watch: which of the numbers of `compute_loss` a plateau of the schedule watches.
+        watch: which of the numbers of `compute_loss` a plateau or a warm-up of the schedule watches.
+        official_data: whether the data are a published set's own files; None where that is not known.
         finish: called when the last step is done, before the weights are saved.
 
     Returns:
@@ -85,6 +87,7 @@ def fit(
         overwrite=config.overwrite,
         allow_mismatch=config.allow_mismatch,
         data_fingerprint=fingerprint,
+        official_data=official_data,
         processes=world.size,
         threads=torch.get_num_threads(),
     )
@@ -92,9 +95,10 @@ def fit(
         wait_for_all()
         state = TrainState(
             model,
-            _optimizer(model, config.optimizer),
+            _optimizer(model, config, world),
             Plateau(config.schedule) if config.schedule.name == "plateau" else None,
             WeightAverage(model, options.ema_decay) if options.ema_decay else None,
+            ErrorWarmup(config.schedule) if config.schedule.warmup == "error" else None,
         )
         checkpoints = Path(str(config.output)) / "checkpoints"
         start = restore(checkpoints, state, options.steps) if config.resume else 0
@@ -103,7 +107,6 @@ def fit(
             run.forget_after(start, last=options.steps)
             processes = f"{world.size} process(es) on {world.device.type}"
             print(f"{description}\n{processes}, steps {start} to {options.steps}", flush=True)
-        pin_memory = world.device.type == "cuda"
         sampler = StepSampler(
             samples,
             batch_size=options.batch_size,
@@ -116,7 +119,7 @@ def fit(
         )
         train(
             state,
-            training_batches(load, sampler, workers=options.workers, collate=collate, pin_memory=pin_memory),
+            batches(sampler),
             compute_loss,
             lambda step: learning_rate(step, base=config.optimizer.lr, steps=options.steps, schedule=config.schedule),
             options=options,
@@ -159,10 +162,13 @@ def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int]
     return f"{text}, all named in {path}"
 
 
-def _optimizer(model: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, config: TrainingConfig, world: World) -> torch.optim.Optimizer:
+    options, captured = config.optimizer, config.train.capture
     return torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
         lr=options.lr,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
+        # Only a fused update takes its rate from the device, as a captured step must.
+        fused=True if captured and not why_not_captured(world.device, world.size, config.train.accumulate) else None,
     )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from backbones.cli import run_command
 from backbones.config import check_options
+from backbones.data.loader import training_batches
 from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.data.sampler import SampleKey
 from backbones.engine.acceleration import parameter_dtype
@@ -92,8 +93,13 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             description=_describe(config, metadata, detector, train_set, test_set),
             samples=len(train_set),
             fingerprint=fingerprint(train_set),
-            load=load,
-            collate=list,
+            batches=lambda sampler: training_batches(
+                load,
+                sampler,
+                workers=config.train.workers,
+                collate=list,
+                pin_memory=world.device.type == "cuda",
+            ),
             compute_loss=detection_loss,
             test=test,
             curve_values=_curve_values,

@@ -18,6 +18,8 @@ class ClassificationDataset:
         picture: the RGB picture at a place.
         name: what to call the picture at a place in messages (its file).
         identity: names what the set holds; two sets with the same identity, labels and classes count as the same data.
+        pixels: (N, H, W, 3) uint8, all pictures, where they have one size and lie in memory.
+        official: whether these are the files of a published data set, to the byte; None where that is not known.
     """
 
     class_names: list[str]
@@ -25,12 +27,19 @@ class ClassificationDataset:
     picture: Callable[[int], Image.Image]
     name: Callable[[int], str]
     identity: str
+    pixels: np.ndarray | None = None
+    official: bool | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def center_views(self, size: int, shorter: int | None) -> np.ndarray | None:
+        """(N, size, size, 3): what `center_crop` shows of the pictures, where those are the pictures as they are."""
+        as_they_are = self.pixels is not None and self.pixels.shape[1:3] == (size, size) and shorter in (None, size)
+        return self.pixels if as_they_are else None
+
     def fingerprint(self) -> str:
-        """A short digest of names, labels and identity (not of the pixels)."""
+        """A short digest of names, labels and identity."""
         digest = hashlib.sha256("\n".join([self.identity, *self.class_names]).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]

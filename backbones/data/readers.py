@@ -19,17 +19,22 @@ def read_split(
     class_names: Sequence[str] | None,
     drawn_size: int,
     drawn_count: int,
+    *,
+    official: bool = False,
 ) -> ClassificationDataset:
     """Reads one split.
 
     Args:
         class_names: the classes that its labels must count in; None takes the data's own.
         drawn_size, drawn_count: side and number of the pictures that the built-in shapes draw.
+        official: refuse files that are not the published ones, to the byte (CIFAR-10).
 
     Raises:
-        ConfigError: no root where one is needed.
+        ConfigError: no root where one is needed, or files of folders or shapes are claimed to be official.
         DataError: the data can't be read, or its classes are others.
     """
+    if official and name != "cifar10":
+        raise ConfigError(f"data.official: only CIFAR-10's files are known to the byte, not those of data.name {name}")
     if name == "folder":
         return read_folder(_needed(root, name), split, list(class_names) if class_names is not None else None)
     fixed = shapes.CLASS_NAMES if name == "shapes" else CIFAR10_CLASSES
@@ -39,7 +44,7 @@ def read_split(
         )
     if name == "shapes":
         return shapes_for_classification(split, drawn_count, drawn_size)
-    return read_cifar10(_needed(root, name), split)
+    return read_cifar10(_needed(root, name), split, official=official)
 
 
 def _needed(root: str | None, name: str) -> str:

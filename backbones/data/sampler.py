@@ -54,19 +54,24 @@ class StepSampler:
         return (self.steps - self.start_step) * self.accumulate
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        portion = self.batch_size // (self.accumulate * self.world_size)
         epoch, order = -1, torch.empty(0)
+        for portion in self.portions():
+            keys = []
+            for position in portion:
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = epoch_order(self.size, self.seed, epoch)
+                index = int(order[position % self.size])
+                keys.append(SampleKey(index, derive_seed(self.seed, epoch, index)))
+            yield keys
+
+    def portions(self) -> Iterator[range]:
+        """The places in the training order of each of this process's micro-batches."""
+        portion = self.batch_size // (self.accumulate * self.world_size)
         for step in range(self.start_step, self.steps):
             for turn in range(self.accumulate):
                 first = step * self.batch_size + (turn * self.world_size + self.rank) * portion
-                keys = []
-                for position in range(first, first + portion):
-                    if position // self.size != epoch:
-                        epoch = position // self.size
-                        order = epoch_order(self.size, self.seed, epoch)
-                    index = int(order[position % self.size])
-                    keys.append(SampleKey(index, derive_seed(self.seed, epoch, index)))
-                yield keys
+                yield range(first, first + portion)
 
     def indices_of(self, step: int) -> list[int]:
         """The places in the data set of a step's whole batch, over all processes."""

@@ -4,6 +4,7 @@ Section 3.4 subtracts the mean per pixel and uses AlexNet's colour augmentation 
 directions are the principal components of the training set's RGB values. All values are of pixels in 0..255.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -85,7 +86,12 @@ def compute_statistics(
 
     total = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
-    batches = testing_batches(load, range(len(dataset)), batch_size=_BATCH, workers=workers, collate=torch.stack)
+    views = dataset.center_views(size, shorter)
+    batches: Iterable[Tensor] = (
+        testing_batches(load, range(len(dataset)), batch_size=_BATCH, workers=workers, collate=torch.stack)
+        if views is None
+        else torch.from_numpy(views).split(_BATCH)
+    )
     with progress_bar(total=len(dataset), unit="picture", description="statistics", shown=progress) as bar:
         for batch in batches:
             pixels = batch.numpy()

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.engine.acceleration import Precision, autocast
+from backbones.engine.acceleration import Precision
 from backbones.engine.average import WeightAverage
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from backbones.engine.distributed import World, data_parallel, mean_over_processes, share_buffers, wait_for_all
 from backbones.engine.plateau import Plateau
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import RunFolder
+from backbones.engine.step import (
+    CapturedStep,
+    ComputeLoss,
+    Step,
+    TakeStep,
+    set_rate,
+    why_not_captured,
+    why_not_compiled,
+)
+from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import CheckpointError, ConfigError, UserError
 from backbones.progress import progress_bar
-
-# (the model as wrapped for many processes, a micro-batch) -> (loss to minimise, numbers to log)
-ComputeLoss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 
 
 class DivergedError(UserError):
@@ -44,6 +50,9 @@ class TrainOptions:
         workers: data-loading processes of each training process; 0 loads in the training process.
         clip_grad_norm: the gradient's norm is cut to this; 0 leaves it alone.
         ema_decay: test and keep an exponential moving average of the weights with this decay; 0 for none.
+        capture: a step is one CUDA graph, where that is possible: small networks train several times as fast.
+        compile: compile the network (torch.compile), where that is possible; it takes up to a minute at the start.
+        log_gradient_norm: log the norm of the whole gradient (before it is cut).
     """
 
     steps: int = 1000
@@ -56,6 +65,9 @@ class TrainOptions:
     workers: int = 4
     clip_grad_norm: float = 0.0
     ema_decay: float = 0.0
+    capture: bool = False
+    compile: bool = False
+    log_gradient_norm: bool = False
 
 
 def portion_size(options: TrainOptions, world_size: int) -> int:
@@ -90,12 +102,18 @@ class TrainState:
         optimizer: of its trainable parameters.
         plateau: lowers the learning rate, where the schedule wants it.
         average: of the weights, where it is wanted.
+        warmup: keeps the learning rate low at first, where the schedule wants it.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     plateau: Plateau | None = None
     average: WeightAverage | None = None
+    warmup: ErrorWarmup | None = None
+
+    def rate_factor(self) -> float:
+        """What plateau and warm-up multiply the learning rate by at present."""
+        return (self.plateau.factor if self.plateau else 1.0) * (self.warmup.factor if self.warmup else 1.0)
 
     def parts(self) -> dict[str, Any]:
         """What has a `state_dict`, by its name in a checkpoint."""
@@ -118,6 +136,8 @@ def restore(checkpoints: Path, state: TrainState, steps: int) -> int:
     try:
         for name, part in state.parts().items():
             part.load_state_dict(saved[name])
+        for group in state.optimizer.param_groups:
+            group["lr"] = float(group["lr"])  # that of a captured step was a tensor
         step = int(saved["step"])
         if any(
             buffer.shape != parameter.shape
@@ -154,17 +174,17 @@ def train(
     Args:
         batches: this process's micro-batches, `options.accumulate` of them a step, starting with those of `start_step`.
         compute_loss: the mean loss over a micro-batch, and what to log.
-        learning_rate: the rate of a step; a plateau lowers it.
+        learning_rate: the rate of a step; a plateau and a warm-up lower it.
         run: where the main process records; None in the others.
-        watch: which of the logged numbers a plateau watches.
+        watch: which of the logged numbers plateau and warm-up watch.
         describe_batch: what to say of the batch of a step at which the loss is no number.
         evaluate: called with the model in eval mode in every process; its numbers are logged.
 
     Raises:
         DivergedError: the loss became infinite or NaN. No checkpoint is written from then on.
     """
-    model, optimizer, plateau, average = state.model, state.optimizer, state.plateau, state.average
-    wrapped = data_parallel(model, world)
+    model, average = state.model, state.average
+    take_step = _prepare_step(state, compute_loss, options, world, precision)
     iterator = iter(batches)
     window = _Window(options.batch_size)
     model.train()
@@ -173,36 +193,25 @@ def train(
         for step in bar:
             # Dropout draws from this: a function of the step, so that a resumed run draws the same.
             torch.manual_seed(derive_seed(seed, step, world.rank))
-            rate = learning_rate(step) * (plateau.factor if plateau else 1)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            watched: list[Tensor] = []
-            for portion in range(options.accumulate):
-                last = portion == options.accumulate - 1
-                with nullcontext() if last or wrapped is model else wrapped.no_sync():  # type: ignore[operator]
-                    with autocast(precision, world.device):
-                        loss, numbers = compute_loss(wrapped, next(iterator))
-                    (loss / options.accumulate).backward()
-                window.add(loss.detach(), numbers)
-                watched.append(loss.detach() if watch == "loss" else numbers[watch])
-            if options.clip_grad_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
-            optimizer.step()
+            rate = learning_rate(step) * state.rate_factor()
+            set_rate(state.optimizer, rate)
+            values = take_step(iterator)
+            window.add(values)
             if average is not None:
                 average.update(model)
-            news = plateau.observe(torch.stack(watched).mean()) if plateau else None
-            if news and world.is_main:
-                bar.write(f"step {step + 1}: {news}")
+            for watcher in (state.plateau, state.warmup):
+                news = watcher.observe(values[watch]) if watcher else None
+                if news and world.is_main:
+                    bar.write(f"step {step + 1}: {news}")
 
             done = step + 1
             save = _is_due(done, options.checkpoint_every) or done == options.steps
             test = evaluate is not None and _is_due(done, options.evaluate_every) and done < options.steps
             if save or test or _is_due(done, options.log_every):
-                values = window.close(done, options.accumulate, describe_batch) | {"lr": rate}
+                means = window.close(done, describe_batch) | {"lr": rate}
                 if run is not None:
-                    run.log(done, "train", values)
-                    bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{rate:g}", refresh=False)
+                    run.log(done, "train", means)
+                    bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{rate:g}", refresh=False)
             if test and evaluate is not None:
                 results = _evaluate(state, evaluate)
                 if run is not None:
@@ -219,6 +228,33 @@ def train(
         average.exchange(model)
     share_buffers(model)
     model.eval()
+
+
+def _prepare_step(
+    state: TrainState, compute_loss: ComputeLoss, options: TrainOptions, world: World, precision: Precision
+) -> TakeStep:
+    """The step that the options ask for, as far as it is possible here; the main process says what is not."""
+    model = state.model
+    reasons = {
+        "compile": why_not_compiled(world.device) if options.compile else None,
+        "capture": why_not_captured(world.device, world.size, options.accumulate) if options.capture else None,
+    }
+    for name, reason in reasons.items():
+        if reason and world.is_main:
+            print(f"train.{name}: goes on without it: {reason}", flush=True)
+    if options.compile and not reasons["compile"]:
+        model = torch.compile(model)  # type: ignore[assignment]
+    step = Step(
+        data_parallel(model, world),
+        state.optimizer,
+        compute_loss,
+        accumulate=options.accumulate,
+        precision=precision,
+        device=world.device,
+        clip_grad_norm=options.clip_grad_norm,
+        log_gradient_norm=options.log_gradient_norm,
+    )
+    return CapturedStep(step, state.model) if options.capture and not reasons["capture"] else step
 
 
 def _evaluate(state: TrainState, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -260,36 +296,35 @@ class _Window:
         self._open()
 
     def _open(self) -> None:
-        self._losses: list[Tensor] = []
-        self._sums: dict[str, Tensor] = {}
+        self._steps: list[dict[str, Tensor]] = []
         self.start_clock()
 
     def start_clock(self) -> None:
         """Leaves the time until now (an evaluation, a checkpoint) out of the throughput."""
         self._started = time.monotonic()
 
-    def add(self, loss: Tensor, numbers: dict[str, Tensor]) -> None:
-        self._losses.append(loss)
-        for name, value in numbers.items():
-            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Takes the numbers of one step."""
+        self._steps.append(values)
 
-    def close(self, step: int, accumulate: int, describe_batch: Callable[[int], str]) -> dict[str, float]:
-        """The averages, over all processes; starts anew.
+    def close(self, step: int, describe_batch: Callable[[int], str]) -> dict[str, float]:
+        """The averages over all steps and processes; starts anew.
+
+        Args:
+            step: how many steps are done.
 
         Raises:
-            DivergedError: a loss was not a finite number in any process.
+            DivergedError: a number was not finite in any process.
         """
-        count = len(self._losses)
-        steps = count // accumulate
-        values = torch.stack([value.double() for value in (*self._losses, *self._sums.values())])
-        numbers = mean_over_processes(values).tolist()
-        losses, sums = numbers[:count], numbers[count:]
-        if not all(map(math.isfinite, numbers)):
-            bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), count - 1)
-            bad_step = step - steps + bad // accumulate
-            raise _diverged(f"the loss is not a finite number at step {bad_step + 1}{describe_batch(bad_step)}")
+        names = list(self._steps[0])
+        table = torch.stack([torch.stack([values[name] for name in names]) for values in self._steps])
+        rows = mean_over_processes(table).tolist()
+        for place, row in enumerate(rows):
+            if not all(map(math.isfinite, row)):
+                bad = step - len(rows) + place
+                raise _diverged(f"the loss is not a finite number at step {bad + 1}{describe_batch(bad)}")
         seconds = time.monotonic() - self._started
-        averages = {"loss": sum(losses) / count} | {name: s / count for name, s in zip(self._sums, sums, strict=True)}
-        averages["images_per_second"] = round(steps * self._batch_size / max(seconds, 1e-9), 2)
+        averages = {name: sum(column) / len(rows) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+        averages["images_per_second"] = round(len(rows) * self._batch_size / max(seconds, 1e-9), 2)
         self._open()
         return averages

@@ -1,10 +1,10 @@
-"""Dividing the learning rate when the error plateaus (3.4): the one schedule that is no function of the step alone."""
+"""Dividing the learning rate when the error plateaus (3.4): a schedule that is no function of the step alone."""
 
 from typing import Any
 
 from torch import Tensor
 
-from backbones.engine.distributed import mean_over_processes
+from backbones.engine.error_window import ErrorWindow
 from backbones.engine.schedule import ScheduleOptions
 
 
@@ -21,11 +21,10 @@ class Plateau:
 
     def __init__(self, schedule: ScheduleOptions):
         self._schedule = schedule
+        self._window = ErrorWindow(schedule.plateau_window)
         self.reductions = 0
         self.best = float("inf")
         self.bad_windows = 0
-        self.steps = 0  # of the window so far
-        self.total: Tensor | float = 0.0  # of their errors; stays on the device until the window ends
 
     @property
     def factor(self) -> float:
@@ -33,21 +32,10 @@ class Plateau:
         return self._schedule.factor**self.reductions
 
     def observe(self, error: Tensor) -> str | None:
-        """Takes the error of one step.
-
-        Args:
-            error: a scalar, this process's; all processes see their mean.
-
-        Returns:
-            A sentence, if the rate goes down after this step.
-        """
-        # Averaged at each step, so that it does not matter when checkpoints cut the window in two.
-        self.total = self.total + mean_over_processes(error.detach().double().clone())
-        self.steps += 1
-        if self.steps < self._schedule.plateau_window:
+        """Takes the error of one step (a scalar, this process's); a sentence, if the rate goes down after this step."""
+        mean = self._window.add(error)
+        if mean is None:
             return None
-        mean = float(self.total) / self.steps
-        self.steps, self.total = 0, 0.0
         if mean <= self.best - self._schedule.plateau_improvement:
             self.best, self.bad_windows = mean, 0
             return None
@@ -60,17 +48,16 @@ class Plateau:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for a checkpoint."""
-        return {
-            "reductions": self.reductions,
-            "best": self.best,
-            "bad_windows": self.bad_windows,
-            "steps": self.steps,
-            "total": float(self.total),
-        }
+        state = {"reductions": self.reductions, "best": self.best, "bad_windows": self.bad_windows}
+        return state | self._window.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there. Raises KeyError, TypeError or ValueError where a number is missing or none."""
-        self.reductions, self.bad_windows, self.steps = (int(state[k]) for k in ("reductions", "bad_windows", "steps"))
-        self.best, self.total = float(state["best"]), float(state["total"])
-        if not 0 <= self.steps < self._schedule.plateau_window or self.reductions < 0:
+        self.reductions, self.bad_windows, self.best = (
+            int(state["reductions"]),
+            int(state["bad_windows"]),
+            float(state["best"]),
+        )
+        if self.reductions < 0:
             raise ValueError("the plateau's state is of another schedule")
+        self._window.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step (but for `plateau.py`)."""
+"""The learning rate as a pure function of the step (but for `plateau.py` and `warmup.py`)."""
 
 import math
 from dataclasses import dataclass, field
@@ -22,7 +22,10 @@ class ScheduleOptions:
         plateau_reductions: plateaus after which the rate stays.
         warmup_steps: steps with a lower rate at the start.
         warmup_factor: the share of the rate in the first of them; it rises linearly ("linear") or stays ("constant").
-        warmup: "linear" or "constant".
+        warmup: "linear", "constant", or "error" (4.2, ResNet-110): that share stays until the training error is below
+            `warmup_error`, and `warmup_steps` is 0.
+        warmup_error: the training error in percent that ends it.
+        warmup_window: steps over which it is averaged, one window after another.
     """
 
     name: Literal["step", "plateau", "cosine", "constant"] = "step"
@@ -34,7 +37,9 @@ class ScheduleOptions:
     plateau_reductions: int = 3
     warmup_steps: int = 0
     warmup_factor: float = 0.1
-    warmup: Literal["linear", "constant"] = "linear"
+    warmup: Literal["linear", "constant", "error"] = "linear"
+    warmup_error: float = 80.0
+    warmup_window: int = 100
 
 
 def check_schedule(schedule: ScheduleOptions) -> None:
@@ -47,16 +52,23 @@ def check_schedule(schedule: ScheduleOptions) -> None:
         raise ConfigError(f"schedule.milestones {schedule.milestones}: give rising steps, of 1 or more")
     if schedule.warmup_steps < 0:
         raise ConfigError(f"schedule.warmup_steps {schedule.warmup_steps}: give 0 or more")
-    for name in ("plateau_window", "plateau_patience"):
+    if schedule.warmup == "error" and schedule.warmup_steps:
+        raise ConfigError(
+            f"schedule.warmup_steps {schedule.warmup_steps}: leave it at 0, schedule.warmup error ends by the error"
+        )
+    for name in ("plateau_window", "plateau_patience", "warmup_window"):
         if getattr(schedule, name) < 1:
             raise ConfigError(f"schedule.{name} {getattr(schedule, name)}: give 1 or more")
-    for name in ("factor", "warmup_factor", "plateau_improvement", "plateau_reductions"):
+    for name in ("factor", "warmup_factor", "plateau_improvement", "plateau_reductions", "warmup_error"):
         if not 0 <= getattr(schedule, name) < math.inf:
             raise ConfigError(f"schedule.{name} {getattr(schedule, name)}: give a number of 0 or more")
 
 
 def learning_rate(step: int, *, base: float, steps: int, schedule: ScheduleOptions) -> float:
-    """The rate of optimizer step `step` (the first is 0) in a run of `steps` steps; a plateau's factor comes on top."""
+    """The rate of optimizer step `step` (the first is 0) in a run of `steps` steps.
+
+    The factors of a plateau and of a warm-up by the error come on top.
+    """
     rate = base
     if schedule.name == "step":
         rate *= schedule.factor ** sum(step >= milestone for milestone in schedule.milestones)

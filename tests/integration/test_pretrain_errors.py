@@ -173,7 +173,8 @@ def test_cifar_s_pickles_are_not_trusted(tmp_path: Path, refused: Refused) -> No
     cifar = ["--data.name", "cifar10", "--data.root", str(tmp_path), "--data.test_split", "test"]
     assert "data_batch_1: no such file" in refused(pretrain, tmp_path / "run", *cifar)
     for content in (pickle.dumps(Trap(tmp_path / "sprung")), pickle.dumps({b"data": 1})[:-5]):
-        (batches / "data_batch_1").write_bytes(content)
+        for number in range(1, 6):
+            (batches / f"data_batch_{number}").write_bytes(content)
         assert "data_batch_1: not a batch of CIFAR-10" in refused(pretrain, tmp_path / "run", *cifar)
     assert not (tmp_path / "sprung").exists()
 

@@ -113,7 +113,7 @@ def test_colours_vary_along_the_components_on_the_device(pictures: Path) -> None
     metadata = WeightsMetadata("classification", "resnet18", {}, [], [10.0, 20.0, 30.0], [2.0, 4.0, 5.0], 4)
     images = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
     shift = torch.tensor([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]])
-    result = input_maker(metadata, torch.device("cpu"), torch.float64)(Batch(images, torch.zeros(2), shift))
+    result, _ = input_maker(metadata, torch.device("cpu"), torch.float64)(Batch(images, torch.zeros(2), shift))
     for b, c, y, x in np.ndindex(2, 3, 4, 4):
         expected = (float(images[b, y, x, c]) + float(shift[b, c]) - metadata.mean[c]) / metadata.std[c]
         assert float(result[b, c, y, x]) == pytest.approx(expected)

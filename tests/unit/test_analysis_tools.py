@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["complexity", "signal_propagation", "show_features", "plot_curves"])
+@pytest.mark.parametrize(
+    "name", ["complexity", "signal_propagation", "layer_responses", "show_features", "plot_curves"]
+)
 def test_a_tool_and_its_script(name: str) -> None:
     main = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))["main"]
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]

@@ -136,7 +136,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         read_cifar10(root, "train")
     with pytest.raises(DataError, match="elsewhere"):
         read_cifar10(tmp_path / "elsewhere", "train")
-    with pytest.raises(DataError, match="'val': use train or test"):
+    with pytest.raises(DataError, match="'val': use train, train45k, val5k, test"):
         read_cifar10(root, "val")
     with pytest.raises(ConfigError, match=r"data\.root"):
         read_split("cifar10", None, "train", None, 32, 1)

@@ -16,7 +16,7 @@ from backbones.data.sampler import SampleKey
 from backbones.data.transforms import NamedTransforms
 from backbones.engine.randomness import derive_seed
 from backbones.errors import DataError
-from backbones.inputs import Batch, sample_loader, training_statistics
+from backbones.inputs import sample_loader, training_statistics
 from backbones.models import get_model
 from backbones.train import classification_loss
 
@@ -52,8 +52,7 @@ def test_the_loss_is_cross_entropy_with_smoothed_targets(smoothing: float) -> No
     """Szegedy et al. 2016: the target is 1 - s, and s / K for every class on top."""
     logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 3])
     model = nn.Flatten(0, 0)  # gives back the input
-    batch = Batch(torch.zeros(0), labels, torch.zeros(0))
-    loss, numbers = classification_loss(lambda _: logits, smoothing)(model, batch)
+    loss, numbers = classification_loss(lambda batch: (logits, labels), smoothing)(model, "a batch")
     targets = (1 - smoothing) * torch.eye(4, dtype=torch.float64)[labels] + smoothing / 4
     assert float(loss) == pytest.approx(float(-(targets * logits.log_softmax(1)).sum(1).mean()))
     assert float(numbers["top1_error"]) == 100 * np.mean(logits.argmax(1).numpy() != labels.numpy())

@@ -1,0 +1,159 @@
+"""One optimizer step, kernel by kernel or as one CUDA graph; the network as it is or compiled."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.engine.acceleration import Precision, autocast
+
+# (the model as wrapped for many processes, a micro-batch) -> (loss to minimise, numbers to log)
+ComputeLoss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
+# micro-batches -> the loss and the numbers of one step, on the device
+TakeStep = Callable[[Iterator[Any]], dict[str, Tensor]]
+
+_WARM_UP = 3  # steps before a capture, in which libraries choose their algorithms and allocate what they keep
+
+
+class Step:
+    """Forward and backward passes over the portions of a batch, and the update.
+
+    Args:
+        model: as wrapped for many processes.
+        compute_loss: the mean loss over a micro-batch, and what to log.
+        accumulate: portions that this process works through one after the other.
+        precision: of the forward passes.
+        device: of the model.
+        clip_grad_norm: the gradient's norm is cut to this; 0 leaves it alone.
+        log_gradient_norm: whether `gradient_norm`, before it is cut, is among the numbers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        compute_loss: ComputeLoss,
+        *,
+        accumulate: int,
+        precision: Precision,
+        device: torch.device,
+        clip_grad_norm: float = 0.0,
+        log_gradient_norm: bool = False,
+    ):
+        self.model, self.optimizer, self.device = model, optimizer, device
+        self._compute_loss, self._accumulate, self._precision = compute_loss, accumulate, precision
+        self._clip_grad_norm, self._log_gradient_norm = clip_grad_norm, log_gradient_norm
+
+    def __call__(self, batches: Iterator[Any]) -> dict[str, Tensor]:
+        """Takes `accumulate` of the micro-batches; the means over them of the loss and the numbers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        portions = []
+        for portion in range(self._accumulate):
+            last = portion == self._accumulate - 1
+            # Of many processes, gradients are exchanged once a step.
+            with nullcontext() if last or not hasattr(self.model, "no_sync") else self.model.no_sync():  # type: ignore[operator]
+                with autocast(self._precision, self.device):
+                    loss, numbers = self._compute_loss(self.model, next(batches))
+                (loss / self._accumulate).backward()
+            portions.append({"loss": loss.detach(), **{name: value.detach() for name, value in numbers.items()}})
+        values = {name: torch.stack([p[name].double() for p in portions]).mean() for name in portions[0]}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self._clip_grad_norm or self._log_gradient_norm:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if self._log_gradient_norm:
+                values["gradient_norm"] = norm.double()
+            if self._clip_grad_norm:
+                nn.utils.clip_grads_with_norm_(parameters, self._clip_grad_norm, norm)
+        self.optimizer.step()
+        return values
+
+
+class CapturedStep:
+    """A step whose kernels are recorded once, as a CUDA graph, and then started all at once.
+
+    Small networks leave a GPU waiting for the CPU that starts its kernels one by one; a graph does not. The optimizer
+    must be a fused one, whose rate can be a tensor. The state of training is that of steps that were not captured: what
+    the warm-up before the capture changes is put back.
+
+    Args:
+        step: what to record; its micro-batches must be tensors, or tuples of tensors, of one shape.
+        model: whose buffers the step changes.
+    """
+
+    def __init__(self, step: Step, model: nn.Module):
+        self._step, self._model = step, model
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: Any = None
+        self._values: dict[str, Tensor] = {}
+
+    def __call__(self, batches: Iterator[Any]) -> dict[str, Tensor]:
+        batch = next(batches)
+        if self._graph is None:
+            self._batch = _map_tensors(lambda tensor: tensor.to(self._step.device, copy=True), batch)
+            self._graph = self._capture()
+        for kept, new in zip(_tensors(self._batch), _tensors(batch), strict=True):
+            kept.copy_(new, non_blocking=True)
+        self._graph.replay()
+        return {name: value.clone() for name, value in self._values.items()}
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        step, optimizer = self._step, self._step.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=step.device)
+            for parameter in group["params"]:  # as SGD's own first step would leave them, but before the capture
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        momenta = [buffer for state in optimizer.state.values() for buffer in state.values()]
+        changing = [*self._model.state_dict().values(), *momenta]
+        before = [tensor.clone() for tensor in changing]
+        random_state = torch.cuda.get_rng_state(step.device)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                step(iter([self._batch]))
+            optimizer.zero_grad(set_to_none=True)
+        torch.cuda.current_stream().wait_stream(aside)
+        for tensor, kept in zip(changing, before, strict=True):
+            tensor.copy_(kept)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._values = step(iter([self._batch]))
+        torch.cuda.set_rng_state(random_state, step.device)
+        return graph
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of the next step; of a captured one on the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def why_not_captured(device: torch.device, world_size: int, accumulate: int) -> str | None:
+    """Why steps can't be captured here; None where they can."""
+    if device.type != "cuda":
+        return f"CUDA graphs need a GPU, this runs on {device.type}"
+    if world_size > 1:
+        return f"not with {world_size} processes"
+    return f"not with train.accumulate {accumulate}" if accumulate > 1 else None
+
+
+def why_not_compiled(device: torch.device) -> str | None:
+    """Why networks can't be compiled here; None where they can. Compiles a small function to find out."""
+    try:
+        torch.compile(lambda x: (x + 1).relu(), fullgraph=True)(torch.zeros(2, device=device))
+    except Exception as error:  # no C++ compiler, no Triton, a Python that is too new: each has its own
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    return [batch] if isinstance(batch, Tensor) else list(batch)
+
+
+def _map_tensors(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    return change(batch) if isinstance(batch, Tensor) else type(batch)(*map(change, batch))
