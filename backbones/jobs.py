@@ -54,6 +54,11 @@ class Job:
         """Whether its process is started and not yet seen to have ended."""
         return self.process is not None and not self.done
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether its process has ended as it should."""
+        return self.process is not None and self.process.returncode == 0
+
 
 def run_jobs(jobs: Sequence[Job], folder: Path, *, at_once: int | None = None, keep_going: bool = False) -> list[Job]:
     """Runs jobs as processes and shows their progress; several GPUs are dealt out among them.
