@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from backbones.reproduce.paper import ALL, PAPER_FILE, DataSet, Paper, read_pape
 from backbones.reproduce.plan import PlannedRun, format_plan, job, run_folder
 from backbones.reproduce.report import Circumstances, write_table
 from backbones.reproduce.requests import Request, Scale, request
-from backbones.reproduce.runs import find_run
+from backbones.reproduce.runs import Run, find_run
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def reproduce(
     check_writable(Path(output) / "table")
     _refuse_running(planned)
     failures = _train(planned, work, root, jobs)
-    _report(work, Path(output), root)
-    failures += [f"{p.name}: {p.run.reason}" for p in planned if p.run.state == "broken"]
-    for failure in failures:
+    _report(work, Path(output), root, failures)
+    failures |= {p.name: f"{p.name}: {p.run.reason}" for p in planned if p.run.state == "broken"}
+    for failure in failures.values():
         print(failure, file=sys.stderr)
     if failures:
         raise UserError(
@@ -167,11 +167,11 @@ def _refuse_running(planned: Sequence[PlannedRun]) -> None:
         raise UserError(f"{', '.join(running)}: another process trains here now: wait for it, or end it")
 
 
-def _train(planned: Sequence[PlannedRun], work: Work, root: str | None, at_once: int) -> list[str]:
-    """Trains what is to be trained; returns what went wrong."""
+def _train(planned: Sequence[PlannedRun], work: Work, root: str | None, at_once: int) -> dict[str, str]:
+    """Trains what is to be trained; returns what went wrong, by run."""
     to_train = [p for p in planned if p.to_train]
     if not to_train:
-        return []
+        return {}
     _check_root(root, work.circumstances.data)
     if at_once > 1:  # the longest first, so that all end at about the same time
         to_train.sort(key=lambda p: p.hours_left, reverse=True)
@@ -184,7 +184,7 @@ def _train(planned: Sequence[PlannedRun], work: Work, root: str | None, at_once:
         left = sum(not item.succeeded for item in queue)
         print(f"stopped; {left} run(s) are left: the same command goes on from their checkpoints", file=sys.stderr)
         raise
-    return [str(item.failure) for item in failed]
+    return {item.name: str(item.failure) for item in failed}
 
 
 def _check_root(root: str | None, data: DataSet) -> None:
@@ -201,15 +201,19 @@ def _threads(at_once: int) -> int:
     return min(share, int(allowed)) if allowed.isdecimal() and int(allowed) > 0 else share
 
 
-def _report(work: Work, output: Path, root: str | None) -> None:
+def _report(work: Work, output: Path, root: str | None, failures: Mapping[str, str]) -> None:
     """Writes and prints tables and figures from the runs as they are now."""
-    found = [p.run for p in work.plan()]
+    found = [
+        # One that failed before its folder was made has nothing there that says so.
+        replace(p.run, state="failed", reason=failures[p.name]) if p.name in failures else p.run
+        for p in work.plan()
+    ]
     by_experiment = {name: [run for run in found if run.experiment == name] for name in work.requests}
     for name in work.names:
         if name in work.paper.tables:
             print(f"\n{write_table(name, work.paper, by_experiment, work.circumstances, output)}")
         if name in work.paper.figures:
-            first = {e: by_experiment[e][0] for e in work.paper.figures[name].experiments() if e in by_experiment}
+            first = {e: _first(by_experiment[e]) for e in work.paper.figures[name].experiments() if e in by_experiment}
             lines = make_figure(
                 name,
                 work.paper.figures[name],
@@ -221,6 +225,11 @@ def _report(work: Work, output: Path, root: str | None) -> None:
                 comparable=work.circumstances.comparable,
             )
             print("\n" + "\n".join(lines))
+
+
+def _first(runs: Sequence[Run]) -> Run:
+    """The run that a figure shows of several seeds: the first that is finished."""
+    return next((run for run in runs if run.state == "finished"), runs[0])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -108,12 +108,14 @@ class Condition:
         below: a number, or the experiment with the larger one.
         above: likewise the smaller one.
         metric: by default the table's.
+        what: that metric in words.
     """
 
     experiment: str
     below: str | float | None = None
     above: str | float | None = None
     metric: str | None = None
+    what: str = ""
 
     @property
     def other(self) -> str | float:

@@ -101,7 +101,8 @@ def scaled(config: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
         elif value is not None:
             shorter[key] = steps(value)
     if scale == "smoke":  # a test takes as long as many steps
-        shorter |= {"train.evaluate_every": shorter["train.steps"] // 2, "train.log_every": 1}
+        count = shorter["train.steps"]
+        shorter |= {"train.evaluate_every": count // 2, "train.checkpoint_every": max(1, count // 4)}
     return shorter
 
 

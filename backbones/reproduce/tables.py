@@ -9,7 +9,7 @@ from backbones.reproduce.markdown import format_table
 from backbones.reproduce.paper import Claim, Condition, Experiment, Row, Table
 from backbones.reproduce.runs import Run
 
-Outcome = Literal["holds", "does not hold", "not run"]
+Outcome = Literal["holds", "DOES NOT HOLD", "not run"]
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def judge(claim: Claim, number: Callable[[str, str | None], float | None], label
         outcomes.append(_outcome(condition, mine, theirs))
         word = "below" if condition.above is None else "above"
         against = f"{label[other]} {_number(theirs)}" if isinstance(other, str) else f"{other:g}"
-        metric = f" ({condition.metric})" if condition.metric else ""
-        texts.append(f"{label[condition.experiment]} {_number(mine)}{metric} {word} {against}")
-    for outcome in ("does not hold", "not run", "holds"):  # one condition that fails decides
+        mine_in_words = " ".join(filter(None, [label[condition.experiment], condition.what, _number(mine)]))
+        texts.append(f"{mine_in_words} {word} {against}")
+    for outcome in ("DOES NOT HOLD", "not run", "holds"):  # one condition that fails decides
         if outcome in outcomes:
             return JudgedClaim(claim.text, outcome, texts)
     raise AssertionError("a claim has conditions")
@@ -152,7 +152,7 @@ def judge(claim: Claim, number: Callable[[str, str | None], float | None], label
 def _outcome(condition: Condition, mine: float | None, theirs: float | None) -> Outcome:
     if mine is None or theirs is None:
         return "not run"
-    return "holds" if (mine < theirs if condition.above is None else mine > theirs) else "does not hold"
+    return "holds" if (mine < theirs if condition.above is None else mine > theirs) else "DOES NOT HOLD"
 
 
 def format_rows(rows: Sequence[MeasuredRow], unit: str) -> str:
@@ -176,8 +176,7 @@ def format_rows(rows: Sequence[MeasuredRow], unit: str) -> str:
 
 def format_claims(claims: Sequence[JudgedClaim]) -> str:
     """A line for each claim."""
-    width = max((len(claim.outcome) for claim in claims), default=0)
-    return "\n".join(f"- {claim.outcome.ljust(width)} : {claim.text}: {'; '.join(claim.numbers)}" for claim in claims)
+    return "\n".join(f"- **{claim.outcome}**: {claim.text} ({'; '.join(claim.numbers)})" for claim in claims)
 
 
 def row_as_json(row: MeasuredRow) -> dict[str, Any]:
