@@ -60,6 +60,7 @@ class Experiment:
         gpu_hours: estimated for the whole schedule.
         trainer: the training command.
         parameters: of the network.
+        options: of the training command by dotted key, where they differ from the config file's.
     """
 
     label: str
@@ -68,6 +69,7 @@ class Experiment:
     gpu_hours: float
     trainer: str = "pretrain"
     parameters: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def request(
         if key in _OURS:
             raise ConfigError(f"set.{key}: is chosen by this command itself; leave it out")
     path = configs / experiment.config
-    arguments = ["--config", str(path), *_as_arguments(data.options)]
+    arguments = ["--config", str(path), *_as_arguments(data.options | experiment.options)]
     full = _flat(trainer.read(arguments))
     if scale != 1:
         arguments += _as_arguments(scaled(full, scale))
