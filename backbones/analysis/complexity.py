@@ -62,7 +62,7 @@ def complexity(network: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
         network: any module that takes (1, C, H, W) pictures.
         input_size: (C, H, W) of the picture.
     """
-    network = _without_data(network).eval()
+    network = without_data(network).eval()
     layers: list[LayerCost] = []
     seen: set[nn.Module] = set()
 
@@ -84,7 +84,7 @@ def complexity(network: nn.Module, input_size: tuple[int, int, int] = (3, 224, 2
     return Complexity(parameters, sum(layer.multiply_adds for layer in layers), layers)
 
 
-def _without_data(network: nn.Module) -> nn.Module:
+def without_data(network: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers are on the meta device; the data is never copied."""
     memo: dict[int, object] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo |= {id(b): b.to("meta") for b in network.buffers()}

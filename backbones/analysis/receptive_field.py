@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from backbones.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut
+from backbones.models.blocks import Block, ZeroPadShortcut
 from backbones.models.stages import StagedNetwork
 
 
@@ -55,10 +55,8 @@ def _after(field: ReceptiveField, module: nn.Module) -> ReceptiveField:
     match module:
         case nn.Sequential():
             return _through(field, module)
-        case BasicBlock():
-            return _joined(field, _through(field, [module.conv1, module.conv2]), module.downsample)
-        case Bottleneck():
-            return _joined(field, _through(field, [module.conv1, module.conv2, module.conv3]), module.downsample)
+        case Block():
+            return _joined(field, _through(field, [layer.conv for layer in module.layers()]), module.downsample)
         case nn.Conv2d():
             return field.then(module.kernel_size[0], module.stride[0], int(module.padding[0]))
         case nn.MaxPool2d(kernel_size=int(kernel), stride=int(stride), padding=int(padding)):

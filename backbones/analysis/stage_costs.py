@@ -7,7 +7,7 @@ from itertools import groupby
 from torch import nn
 
 from backbones.analysis.complexity import Complexity
-from backbones.models.blocks import BasicBlock, Bottleneck
+from backbones.models.blocks import Block
 from backbones.models.stages import StagedNetwork
 
 
@@ -69,10 +69,8 @@ def _describe(module: nn.Module) -> Iterator[str]:
         case nn.Sequential():
             for part in module:
                 yield from _describe(part)
-        case BasicBlock():
-            yield f"[{_size(module.conv1)}; {_size(module.conv2)}]"
-        case Bottleneck():
-            yield f"[{_size(module.conv1)}; {_size(module.conv2)}; {_size(module.conv3)}]"
+        case Block():
+            yield f"[{'; '.join(_size(layer.conv) for layer in module.layers())}]"
         case nn.Conv2d():
             yield f"[{_size(module)}]" + (f", stride {module.stride[0]}" if module.stride[0] > 1 else "")
         case nn.MaxPool2d():

@@ -1,10 +1,14 @@
 """Residual and plain blocks, their shortcuts, and the initialisation: what all networks of the paper are built from."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 NormLayer = Callable[[int], nn.Module]
 ShortcutOption = Literal["A", "B", "C"]
@@ -60,8 +64,44 @@ def make_shortcut(
     return ZeroPadShortcut(in_channels, out_channels, stride=stride)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (Fig. 5, left); with the shortcut None two layers of a plain net.
+class ChannelBias(nn.Module):
+    """What networks without batch norm have in its place: a learned number for each channel is added.
+
+    Args:
+        channels: C of the input, (B, C, H, W).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias[:, None, None]
+
+
+class Layer(NamedTuple):
+    """A layer of a block: its convolution and the batch norm after it."""
+
+    conv: nn.Conv2d
+    norm: nn.Module
+
+
+class Block(nn.Module):
+    """What all blocks have: layers, named conv1, bn1, conv2, bn2, ... as torchvision names them, and a shortcut."""
+
+    layer_count: int
+    downsample: nn.Module | None
+    """The shortcut, which may be the identity; None in a plain net."""
+
+    def layers(self) -> list[Layer]:
+        """The layers of the residual function, in the order in which they run."""
+        return [Layer(getattr(self, f"conv{i}"), getattr(self, f"bn{i}")) for i in range(1, self.layer_count + 1)]
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (Fig. 5, left), or one or three; with the shortcut None layers of a plain net.
+
+    ReLU follows each batch norm; after the last it follows the addition of the shortcut.
 
     Args:
         in_channels: C of the input, (B, C, H, W).
@@ -69,31 +109,50 @@ class BasicBlock(nn.Module):
         stride: of the first convolution.
         shortcut: see `make_shortcut`.
         norm_layer: makes batch normalisation from the number of channels.
+        layers: how many convolutions the residual function has (3.2).
+        dropout: share of the numbers between the block's layers, after ReLU, that training sets to 0 (Zagoruyko and
+            Komodakis 2016).
     """
 
     expansion = 1
 
     def __init__(
-        self, in_channels: int, channels: int, *, stride: int, shortcut: ShortcutOption | None, norm_layer: NormLayer
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        shortcut: ShortcutOption | None,
+        norm_layer: NormLayer,
+        layers: int = 2,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.layer_count = layers
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.bn1 = norm_layer(channels)
+        for i in range(2, layers + 1):
+            self.add_module(f"conv{i}", conv3x3(channels, channels))
+            self.add_module(f"bn{i}", norm_layer(channels))
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = conv3x3(channels, channels)
-        self.bn2 = norm_layer(channels)
+        self.dropout = nn.Dropout(dropout) if dropout else None
         # Named as torchvision names the projection, so that its checkpoints load.
         self.downsample = make_shortcut(shortcut, in_channels, channels, stride=stride, norm_layer=norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
+        first, *rest = self.layers()
+        out = first.norm(first.conv(x))
+        for layer in rest:
+            out = self.relu(out)
+            if self.dropout is not None:
+                out = self.dropout(out)
+            out = layer.norm(layer.conv(out))
         if self.downsample is not None:
             out += self.downsample(x)
         return self.relu(out)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions (Fig. 5, right).
 
     Args:
@@ -106,6 +165,7 @@ class Bottleneck(nn.Module):
     """
 
     expansion = 4
+    layer_count = 3
 
     def __init__(
         self,
@@ -137,9 +197,61 @@ class Bottleneck(nn.Module):
         return self.relu(out)
 
 
-def make_blocks(
-    block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int
-) -> nn.Sequential:
+class Blocks(nn.Sequential):
+    """A stage's blocks, one after another.
+
+    `recompute` is 0, or how many blocks at a time keep nothing for the backward pass but their input, and are computed
+    again in it (activation checkpointing, Chen et al. 2016). Outputs, gradients and batch norm's statistics are the
+    same bits as without.
+    """
+
+    recompute = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return super().forward(x)
+        blocks = list(self)
+        for start in range(0, len(blocks), self.recompute):
+            x = _checkpoint(blocks[start : start + self.recompute], x)
+        return x
+
+
+def _checkpoint(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The output of blocks, which are computed again in the backward pass."""
+
+    def run(x: Tensor) -> Tensor:
+        for block in blocks:
+            x = block(x)
+        return x
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), _statistics_aside(blocks)
+
+    if torch.compiler.is_compiling():  # a compiled pass that is computed again has no side effects
+        return checkpoint(run, x, use_reentrant=False)
+    # The generator's state is asked for only where it matters, as a GPU can't tell it while it captures a graph.
+    draws = any(isinstance(m, nn.Dropout) and m.training for block in blocks for m in block.modules())
+    return checkpoint(run, x, use_reentrant=False, preserve_rng_state=draws, context_fn=contexts)
+
+
+@contextmanager
+def _statistics_aside(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Batch norm counts what it sees in copies of its running statistics, which are thrown away.
+
+    Without any (`track_running_stats` off) it would keep other tensors for the backward pass than the first time.
+    """
+    norms = [m for block in blocks for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
+    kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers(recurse=False)]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)
+
+
+def make_blocks(block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int) -> Blocks:
     """A stage of blocks, of which the first has the stride and the change of channels.
 
     Args:
@@ -150,15 +262,14 @@ def make_blocks(
         stride: of the first block.
     """
     rest = (block(out_channels, stride=1) for _ in range(count - 1))
-    return nn.Sequential(block(in_channels, stride=stride), *rest)
+    return Blocks(block(in_channels, stride=stride), *rest)
 
 
 def zero_last_batch_norm(network: nn.Module) -> None:
     """Starts every residual block as its shortcut: the weight of its last batch norm is 0 (Goyal et al. 2017)."""
     for module in network.modules():
-        if isinstance(module, BasicBlock | Bottleneck) and module.downsample is not None:
-            last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-            for name, parameter in last.named_parameters():  # none where there is no batch norm
+        if isinstance(module, Block) and module.downsample is not None:
+            for name, parameter in module.layers()[-1].norm.named_parameters():  # none where there is no batch norm
                 if name == "weight":
                     nn.init.zeros_(parameter)
 

@@ -40,6 +40,12 @@ _POOL = {"pool": _Option(lambda v: v in ("torch", "caffe"), "one of torch, caffe
 _DROPOUT = {"dropout": _Option(lambda v: _is_number(v, int, float) and 0 <= v < 1, "a number from 0 to below 1")}
 _ZERO_INIT = {"zero_init_residual": _Option(lambda v: isinstance(v, bool), "true or false")}
 _RESIDUAL = _SHORTCUT | _ZERO_INIT | _WIDTH
+_CIFAR_PLAIN = _DROPOUT | {"norm": _Option(lambda v: v in ("batch", "none"), "one of batch, none")} | _WIDTH
+_CIFAR_RESIDUAL = (
+    _RESIDUAL
+    | {"block_layers": _Option(lambda v: _is_number(v, int) and 1 <= v <= 3, "one of 1, 2, 3")}
+    | _CIFAR_PLAIN
+)
 _RESNET = _RESIDUAL | _POOL
 _VGG = _DROPOUT | _POOL | _WIDTH
 _IMAGENET = {
@@ -66,13 +72,15 @@ def get_model(
             default "B", CIFAR "A") and `zero_init_residual` (blocks start as their shortcuts; off); those of 50 layers
             and more have `stride_in` "1x1" (the paper's) or "3x3" ("v1.5"); VGGs have `dropout` (after fc6 and fc7;
             0.5); all but CIFAR's have `pool` "torch" (max pools as torchvision's) or "caffe" (as in the released
-            models, see `ResNet` and `VGG`).
+            models, see `ResNet` and `VGG`). CIFAR's have `norm` "batch" or "none" (a bias for each channel instead,
+            without `norm_layer`) and `dropout` (inside blocks; 0), its residual ones `block_layers` (of a residual
+            function: 1, 2 or 3, see `CifarResNet`).
 
     Returns:
         The network, in training mode: (B, 3, H, W) float pictures to (B, num_classes) logits.
 
     Raises:
-        ConfigError: no such network, option or value.
+        ConfigError: no such network, option or value, or options that do not go together.
     """
     architecture = _architecture(name)
     for option, value in options.items():
@@ -106,8 +114,8 @@ def _architecture(name: str) -> _Architecture:
             if depth < 8 or depth % 6 != 2:
                 raise ConfigError(f"no model {name!r}: CIFAR networks have 6n+2 layers (8, 14, 20, ...), not {depth}")
             if cifar[1] == "plain":
-                return _Architecture(partial(CifarResNet, depth, shortcut=None), _WIDTH)
-            return _Architecture(partial(CifarResNet, depth), _RESIDUAL)
+                return _Architecture(partial(CifarResNet, depth, shortcut=None), _CIFAR_PLAIN)
+            return _Architecture(partial(CifarResNet, depth), _CIFAR_RESIDUAL)
     raise ConfigError(f"no model {name!r}: choose from {', '.join(list_models())}, or another CIFAR depth of 6n+2")
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from backbones.errors import ConfigError
+from backbones.models.blocks import Blocks
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,23 @@ class StagedNetwork(nn.Module):
             for module in self.stages()[name].modules:
                 module.eval()
         return self
+
+    def recompute(self, blocks: int) -> None:
+        """Has training keep less: so many blocks at a time are computed again in the backward pass, see `Blocks`.
+
+        Args:
+            blocks: 0 to keep everything.
+
+        Raises:
+            ConfigError: a negative number, or the network has no blocks.
+        """
+        stages = [module for module in self.modules() if isinstance(module, Blocks)]
+        if blocks < 0:
+            raise ConfigError(f"recompute {blocks}: give the number of blocks, or 0 to compute nothing again")
+        if blocks and not stages:
+            raise ConfigError(f"recompute {blocks}: a {type(self).__name__} has no blocks to compute again; give 0")
+        for stage in stages:
+            stage.recompute = blocks
 
     def describe_parameters(self) -> str:
         """A table of the trainable and the fixed parameters of each stage and of the layers after the last."""

@@ -31,7 +31,12 @@ def pretrain(output: Path, *arguments: str) -> dict[str, Any]:
 
 def start_pretrain(output: Path, *arguments: str) -> subprocess.Popen:
     """Starts `pretrain` on the small data as a process of its own."""
-    command = [sys.executable, str(ROOT / "tools/pretrain.py"), *SMALL, "--output", str(output), *arguments]
+    return start("pretrain", *SMALL, "--output", str(output), *arguments)
+
+
+def start(tool: str, *arguments: str) -> subprocess.Popen:
+    """Starts a tool as a process of its own."""
+    command = [sys.executable, str(ROOT / f"tools/{tool}.py"), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,

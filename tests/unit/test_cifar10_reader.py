@@ -1,17 +1,25 @@
 """CIFAR-10's files, and others that only look like them."""
 
+import hashlib
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torchvision.datasets import CIFAR10
 
-from backbones.data.cifar10 import CLASS_NAMES, read_cifar10
+from backbones.data.cifar10 import CLASS_NAMES, _places, read_cifar10
+from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.data.statistics import compute_statistics
 from backbones.errors import ConfigError, DataError
+from backbones.models import get_model
+from backbones.scores import class_scores
+from backbones.weights import WeightsMetadata
 
 
 def write_batch(path: Path, seed: int, count: int = 4) -> tuple[np.ndarray, list[int]]:
@@ -158,3 +166,111 @@ def test_the_real_files_hold_what_numpy_finds_in_them(data_pack) -> None:
     assert set(dataset.labels.tolist()) == set(range(10))
     planes = np.asarray(dataset.picture(9)).transpose(2, 0, 1).reshape(-1)
     assert np.array_equal(planes, batch[b"data"][9])
+
+
+def test_the_45k_5k_split_is_a_fixed_tenth_of_the_training_pictures(root: Path) -> None:
+    whole, most, tenth = (read_cifar10(root, split) for split in ("train", "train45k", "val5k"))
+    assert (len(most), len(tenth)) == (18, 2)
+
+    def pictures(dataset: ClassificationDataset) -> set[tuple[bytes, int]]:
+        pairs = [(np.asarray(dataset.picture(i)).tobytes(), int(dataset.labels[i])) for i in range(len(dataset))]
+        assert len(set(pairs)) == len(pairs)
+        return set(pairs)
+
+    assert pictures(most) | pictures(tenth) == pictures(whole)
+    assert not pictures(most) & pictures(tenth)
+    again = read_cifar10(root, "val5k")
+    assert again.fingerprint() == tenth.fingerprint()
+    assert np.array_equal(again.pixels, tenth.pixels)
+    assert len({dataset.fingerprint() for dataset in (whole, most, tenth)}) == 3
+    # The last 5,000 would be no random draw; these places must never change, whatever numpy is installed.
+    places = _places("val5k", 50_000)
+    assert len(places) == 5_000
+    assert places[:6].tolist() == [11, 13, 14, 22, 37, 50]
+    assert int(places.sum()) == 125_851_042
+
+
+def test_pixels_are_the_pictures(root: Path) -> None:
+    train = read_cifar10(root, "train")
+    assert train.pixels is not None
+    assert train.pixels.shape == (20, 32, 32, 3)
+    for index in range(20):
+        assert np.array_equal(train.pixels[index], np.asarray(train.picture(index)))
+    assert train.center_views(32, None) is train.pixels
+    assert train.center_views(32, 32) is train.pixels
+    assert train.center_views(28, None) is None
+    assert train.center_views(32, 40) is None
+
+
+def test_statistics_and_scores_of_pixels_are_those_of_pictures_one_by_one(root: Path) -> None:
+    fast = read_cifar10(root, "train")
+    slow = replace(fast, pixels=None)
+    found, expected = (
+        compute_statistics(dataset, size=32, shorter=None, workers=0, progress=False) for dataset in (fast, slow)
+    )
+    for name in ("mean_picture", "covariance", "eigenvectors"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    network = get_model("cifar_resnet8", width=2).eval()
+    metadata = WeightsMetadata("classification", "cifar_resnet8", {}, CLASS_NAMES, [100.0] * 3, [50.0] * 3, 32)
+    for indices in (range(20), range(1, 20, 3), range(0)):
+        scores = [
+            class_scores(
+                network, metadata, dataset, "center", indices, device=torch.device("cpu"), batch_size=3, workers=0
+            )
+            for dataset in (fast, slow)
+        ]
+        assert torch.equal(*scores)
+
+
+def test_torchvision_reads_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is that of torchvision's CIFAR10, whose check of the md5 sums these files would not pass.
+
+    The keys become Python 2's strings, as in the official files.
+    """
+    for path in (root / "cifar-10-batches-py").iterdir():
+        batch = pickle.loads(path.read_bytes(), encoding="bytes")
+        content = pickle.dumps({key.decode(): value for key, value in batch.items()}, protocol=2)
+        for key in (b"data", b"labels"):
+            unicode, old_string = b"X" + len(key).to_bytes(4, "little") + key, b"U" + bytes([len(key)]) + key
+            assert content.count(unicode) == 1
+            content = content.replace(unicode, old_string)
+        path.write_bytes(content)
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
+    for train, split in ((True, "train"), (False, "test")):
+        theirs, ours = CIFAR10(str(root), train=train), read_cifar10(root, split)
+        assert np.array_equal(theirs.data, ours.pixels)
+        assert theirs.targets == ours.labels.tolist()
+
+
+def test_files_that_are_claimed_to_be_official_must_have_their_md5_sums(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_cifar10(root, "train").official is False
+    with pytest.raises(DataError, match=r"data_batch_1: md5 [0-9a-f]{32}, CIFAR-10's own has c99cafc15"):
+        read_cifar10(root, "train", official=True)
+    with pytest.raises(ConfigError, match=r"data\.official: .* data\.name shapes"):
+        read_split("shapes", None, "train", None, 32, 5, official=True)
+    folder = root / "cifar-10-batches-py"
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    monkeypatch.setattr("backbones.data.cifar10._OFFICIAL_MD5", sums)
+    for split in ("train", "train45k", "val5k", "test"):
+        assert read_cifar10(root, split, official=True).official is True
+    before = read_cifar10(root, "train").fingerprint()
+    write_batch(folder / "data_batch_5", 99)
+    with pytest.raises(DataError, match="data_batch_5: md5"):
+        read_cifar10(root, "train", official=True)
+    # Other pixels are other data, even with the same labels.
+    batch = pickle.loads((folder / "data_batch_4").read_bytes(), encoding="bytes")
+    batch[b"data"] = batch[b"data"] ^ 1
+    write_batch(folder / "data_batch_5", 5)
+    assert read_cifar10(root, "train").fingerprint() == before
+    (folder / "data_batch_4").write_bytes(pickle.dumps(batch, protocol=2))
+    assert read_cifar10(root, "train").fingerprint() != before
+
+
+def test_a_huge_file_is_refused_before_it_is_read(root: Path) -> None:
+    with (root / "cifar-10-batches-py" / "test_batch").open("wb") as file:
+        file.truncate(2**28 + 1)
+    with pytest.raises(DataError, match="test_batch: has more than 256 MiB"):
+        read_cifar10(root, "test")

@@ -17,7 +17,7 @@ def read(*argv: str) -> PretrainConfig:
     return resolve(configs[0])
 
 
-@pytest.mark.parametrize("name", ["plain34", "resnet50", "vgg16", "cifar_resnet20"])
+@pytest.mark.parametrize("name", ["plain34", "resnet50", "vgg16", "cifar_resnet20", "cifar_resnet1202"])
 def test_the_papers_recipe_departs_in_nothing(name: str) -> None:
     assert departures(read("--fidelity", "paper", "--model.name", name)) == []
 
@@ -37,6 +37,38 @@ def test_the_papers_numbers() -> None:
     assert (resnet.data.scale_range, resnet.data.mean, resnet.data.color) == ((256, 480), "pixel", "pca")
     assert (resnet.schedule.name, resnet.schedule.factor, resnet.exact_bn) == ("plateau", 0.1, True)
     assert (cifar.schedule.milestones, cifar.data.augmentation) == ([32_000, 48_000], "pad_crop_flip")
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup"),
+    [("resnet56", "linear"), ("plain110", "linear"), ("resnet110", "error"), ("resnet1202", "error")],
+)
+def test_the_deepest_cifar_networks_warm_up_until_the_error_is_below_80_percent(name: str, warmup: str) -> None:
+    """4.2: 0.01 until then, about 400 iterations; afterwards 0.1, and the rest of the schedule as for the others."""
+    schedule = read("--fidelity", "paper", "--model.name", f"cifar_{name}").schedule
+    assert (schedule.warmup, schedule.warmup_steps, schedule.milestones) == (warmup, 0, [32_000, 48_000])
+    if warmup == "error":
+        assert (schedule.warmup_factor, schedule.warmup_error) == (0.1, 80)
+        fixed = ["--schedule.warmup", "constant", "--schedule.warmup_steps", "400"]
+        assert departures(read("--fidelity", "paper", "--model.name", f"cifar_{name}", *fixed)) == [
+            "schedule.warmup: constant (paper: error)",
+            "schedule.warmup_steps: 400 (paper: 0)",
+        ]
+
+
+def test_small_pictures_live_on_the_device_unless_their_data_can_not() -> None:
+    assert read("--fidelity", "paper", "--model.name", "cifar_resnet20").data.resident
+    assert not read("--fidelity", "paper", "--model.name", "cifar_resnet20", "--data.name", "shapes").data.resident
+    assert not read("--fidelity", "paper", "--model.name", "resnet18").data.resident
+
+
+def test_options_of_cifar_networks_that_are_not_the_papers_are_listed() -> None:
+    options = "{block_layers: 3, dropout: 0.1, norm: none}"
+    assert departures(read("--fidelity", "paper", "--model.name", "cifar_resnet56", "--model.options", options)) == [
+        "model.options.block_layers: 3 (paper: 2)",
+        "model.options.dropout: 0.1 (paper: 0.0)",
+        "model.options.norm: none (paper: batch)",
+    ]
 
 
 def test_what_is_said_counts_and_is_listed() -> None:
@@ -105,6 +137,7 @@ def test_a_scaled_batch_sees_as_many_pictures() -> None:
     assert read("--fidelity", "modern", "--scale_batch", "2").train.ema_decay == pytest.approx(0.9999**2)
     assert config.scale_batch == 1  # what is recorded says it all
     cifar = read("--fidelity", "paper", "--model.name", "cifar_resnet20", "--scale_batch", "0.5")
+    assert cifar.schedule.warmup_window == 200
     assert (cifar.train.batch_size, cifar.schedule.milestones, cifar.optimizer.lr) == (64, [64_000, 96_000], 0.05)
 
 
