@@ -251,7 +251,9 @@ def _statistics_aside(blocks: Sequence[nn.Module]) -> Iterator[None]:
             setattr(norm, name, buffer)
 
 
-def make_blocks(block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int) -> Blocks:
+def make_blocks(
+    block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int
+) -> Blocks:
     """A stage of blocks, of which the first has the stride and the change of channels.
 
     Args:

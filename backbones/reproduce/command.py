@@ -210,7 +210,7 @@ def _report(work: Work, output: Path, root: str | None, failures: Mapping[str, s
     ]
     by_experiment = {name: [run for run in found if run.experiment == name] for name in work.requests}
     for name in work.names:
-        if name in work.paper.tables:
+        if name in work.paper.tables and by_experiment.keys() & work.paper.tables[name].experiments():
             print(f"\n{write_table(name, work.paper, by_experiment, work.circumstances, output)}")
         if name in work.paper.figures:
             first = {e: _first(by_experiment[e]) for e in work.paper.figures[name].experiments() if e in by_experiment}

@@ -64,10 +64,10 @@ def job(planned: PlannedRun, root: str | None, threads: int) -> Job:
 
 def format_plan(plan: Sequence[PlannedRun], machine: Machine, gpus: int) -> str:
     """A line for each run, and below them what all takes together."""
-    rows = [["run", "state", "steps left", "GPU hours", "cost $"]]
+    rows = [["run", "state", "steps left", "GPU time", "cost $"]]
     for planned in plan:
         hours = planned.hours_left
-        numbers = [f"{planned.steps_left:,}", _hours(hours), f"{hours * machine.price:.2f}"]
+        numbers = [f"{planned.steps_left:,}", duration(hours), f"{hours * machine.price:.2f}"]
         rows.append([planned.name, _state(planned), *(numbers if planned.to_train else ["-", "-", "-"])])
     lines = [format_table(rows, texts=2), ""]
     left = [planned for planned in plan if planned.to_train]
@@ -76,7 +76,7 @@ def format_plan(plan: Sequence[PlannedRun], machine: Machine, gpus: int) -> str:
     if left:
         hours = sum(planned.hours_left for planned in left)
         lines.append(
-            f"together {_hours(hours)} hours of one {machine.name} (an estimate), "
+            f"together {duration(hours)} of one {machine.name} (an estimate), "
             f"{hours * machine.price:.2f} $ at {machine.price:.2f} $ an hour"
         )
         if gpus:
@@ -105,7 +105,3 @@ def _state(planned: PlannedRun) -> str:
     if run.state in ("interrupted", "failed", "running"):
         return f"{run.state} at step {run.step:,} of {planned.request.steps:,}"
     return f"{run.state}: {run.reason}" if run.state == "broken" else run.state
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.2f}" if hours >= 1 else f"{hours:.2g}"

@@ -8,7 +8,7 @@ from typing import Any
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import write_json
 from backbones.reproduce.paper import DataSet, Paper
-from backbones.reproduce.requests import Scale
+from backbones.reproduce.requests import SMOKE_STEPS, Scale
 from backbones.reproduce.runs import Run
 from backbones.reproduce.tables import (
     claim_as_json,
@@ -18,6 +18,23 @@ from backbones.reproduce.tables import (
     measure,
     measure_row,
     row_as_json,
+)
+
+# Options that leave the recipe as it is: how it is computed, and how often something is written.
+_SAME_RECIPE = (
+    "device",
+    "precision",
+    "deterministic",
+    "data.resident",
+    "model.recompute",
+    "train.capture",
+    "train.compile",
+    "train.workers",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.evaluate_every",
+    "train.log_every",
+    "train.log_gradient_norm",
 )
 
 
@@ -39,8 +56,8 @@ class Circumstances:
 
     @property
     def comparable(self) -> bool:
-        """Whether numbers can be held against the paper's: its data, its schedule."""
-        return self.data.stands_for is None and self.scale == 1
+        """Whether numbers can be held against the paper's: its data, its schedule, its recipe."""
+        return not self._departures()
 
     def describe(self) -> str:
         """In words: data set, schedule, options."""
@@ -50,15 +67,21 @@ class Circumstances:
 
     def warning(self) -> str:
         """What the reader must know before comparing; empty where there is nothing."""
+        reasons = self._departures()
+        if not reasons:
+            return ""
+        text = f"**NOT COMPARABLE with the paper: {' and '.join(reasons)}**, so bands give no verdict."
+        return " ".join(filter(None, [text, self.data.note]))
+
+    def _departures(self) -> list[str]:
         reasons = []
         if self.data.stands_for is not None:
             reasons.append(f"not the paper's data ({self.data.title})")
         if self.scale != 1:
             reasons.append("not the paper's schedule")
-        if not reasons:
-            return ""
-        text = f"**NOT COMPARABLE with the paper: {' and '.join(reasons)}**, so bands give no verdict."
-        return " ".join(filter(None, [text, self.data.note]))
+        if other := [key for key in self.options if key not in _SAME_RECIPE]:
+            reasons.append(f"not the paper's recipe ({', '.join(other)} set)")
+        return reasons
 
 
 def write_table(
@@ -114,4 +137,4 @@ def write_table(
 
 
 def _words(scale: Scale) -> str:
-    return "some 20 iterations" if scale == "smoke" else f"{float(scale):.2%}"
+    return f"{SMOKE_STEPS} iterations" if scale == "smoke" else f"{100 * scale:.4g} % of its length"

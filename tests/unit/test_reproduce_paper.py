@@ -83,9 +83,9 @@ def test_networks_have_the_parameters_that_the_file_says() -> None:
 
 def test_runs_of_experiments_are_named_alike_nowhere() -> None:
     paper = read_paper()
-    configs = [experiment.config for experiment in paper.experiments.values()]
+    runs = [(experiment.config, str(experiment.options)) for experiment in paper.experiments.values()]
     labels = [experiment.label for experiment in paper.experiments.values()]
-    assert len({*configs}) == len(configs)
+    assert len({*runs}) == len(runs)
     assert len({*labels}) == len(labels)
     used = {experiment for name in paper.names() for experiment in paper.experiments_of(name)}
     assert used == paper.experiments.keys()

@@ -189,16 +189,16 @@ def test_the_plan(tmp_path: Path) -> None:
     machine = Machine("G", price=3.0, cpu_factor=100.0)
     lines = format_plan(plan, machine, gpus=2).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
-    assert cells[0] == ["to_do", "to do", "100", "2.00", "6.00"]
-    assert cells[1] == ["interrupted", "interrupted at step 75 of 100", "25", "0.5", "1.50"]
+    assert cells[0] == ["to_do", "to do", "100", "2.0 hours", "6.00"]
+    assert cells[1] == ["interrupted", "interrupted at step 75 of 100", "25", "30.0 minutes", "1.50"]
     assert cells[2] == ["finished", "finished", "-", "-", "-"]
     assert cells[3][1] == "broken: no JSON"
     text = "\n".join(lines)
     assert "4 run(s): 1 finished, 2 to train or go on with" in text
-    assert "2.50 hours of one G (an estimate), 7.50 $ at 3.00 $ an hour" in text
+    assert "2.5 hours of one G (an estimate), 7.50 $ at 3.00 $ an hour" in text
     assert "on the 2 GPU(s) here: 1.2 hours" in text
     assert "no GPU here: its cores need something like 10.4 days" in format_plan(plan, machine, gpus=0)
-    assert "hours of one" not in format_plan(plan[2:3], machine, gpus=0)
+    assert "of one G" not in format_plan(plan[2:3], machine, gpus=0)
 
 
 def test_words_and_folders() -> None:

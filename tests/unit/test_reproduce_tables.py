@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.reproduce.markdown import format_table
-from backbones.reproduce.paper import Claim, Condition, Experiment, Row, Table
+from backbones.reproduce.paper import Claim, Condition, DataSet, Experiment, Row, Table
+from backbones.reproduce.report import Circumstances
 from backbones.reproduce.runs import Run
 from backbones.reproduce.tables import MeasuredRow, format_claims, format_rows, judge, measure_row, row_as_json
 
@@ -112,6 +113,25 @@ def test_claims() -> None:
     # All conditions must hold; one that does not is enough.
     assert judged({"a": 1.0, "b": 2.0}, below, training)[0] == "not run"
     assert judged({"a": 1.0, "b": 2.0}, above, training)[0] == "DOES NOT HOLD"
+
+
+def test_only_the_papers_data_schedule_and_recipe_can_be_compared() -> None:
+    own, other = DataSet("CIFAR-10"), DataSet("JPEG", stands_for="cifar10", note="Less detail.")
+    fast = {"precision": "bf16", "train.compile": True, "train.workers": 0}
+    assert Circumstances("d", own, 1.0, fast).comparable
+    assert Circumstances("d", own, 1.0, fast).warning() == ""
+    for data, scale, options, reason in [
+        (other, 1.0, {}, "not the paper's data (JPEG)"),
+        (own, 0.5, {}, "not the paper's schedule"),
+        (own, "smoke", {}, "not the paper's schedule"),
+        (own, 1.0, {"train.batch_size": 64}, "not the paper's recipe (train.batch_size set)"),
+        (own, 1.0, {"optimizer.lr": 1.0} | fast, "not the paper's recipe (optimizer.lr set)"),
+    ]:
+        circumstances = Circumstances("d", data, scale, options)  # type: ignore[arg-type]
+        assert not circumstances.comparable
+        assert reason in circumstances.warning()
+        assert ("Less detail." in circumstances.warning()) == (data is other)
+    assert Circumstances("d", own, 0.0625, {}).describe() == "CIFAR-10; schedule shortened to 6.25 % of its length"
 
 
 def test_columns_are_even() -> None:
