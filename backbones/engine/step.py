@@ -118,7 +118,8 @@ class CapturedStep:
         for tensor, kept in zip(changing, before, strict=True):
             tensor.copy_(kept)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads, such as one that pins loaded batches, may go on with what a capture forbids.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._values = step(iter([self._batch]))
         torch.cuda.set_rng_state(random_state, step.device)
         return graph

@@ -79,7 +79,7 @@ def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA's calls that a capture makes; the capture itself runs nothing, as on a GPU."""
 
     class Nothing:
-        def __init__(self, *arguments: Any):
+        def __init__(self, *arguments: Any, **options: Any):
             pass
 
         def __enter__(self) -> None:
