@@ -21,6 +21,7 @@ from backbones.reproduce.requests import Request
 from backbones.reproduce.runs import Run
 
 T = TypeVar("T")
+_MOST_BYTES = 2**28
 
 
 def make_figure(
@@ -120,7 +121,7 @@ def _beginning(
 ) -> tuple[Drawing | None, list[str]]:
     lines: list[str] = []
     shown = [name for name in figure.experiments if name in runs]
-    series = _each(shown, runs, lambda run: _logged(run, figure, requests[run.experiment].share), lines)
+    series = _each(shown, runs, lambda run: first_numbers(run, figure, requests[run.experiment].share), lines)
     if not series:
         return None, lines
     drawing = new_figure(4.6 * len(figure.numbers) + 0.4, 3.8)
@@ -142,11 +143,14 @@ def _beginning(
     return drawing, lines
 
 
-def _logged(run: Run, figure: Beginning, share: float) -> list[tuple[int, dict[str, float]]]:
+def first_numbers(run: Run, figure: Beginning, share: float) -> list[tuple[int, dict[str, float]]]:
     """(step, numbers) of the training lines within the first steps of a run."""
     found = []
+    path = run.folder / "metrics.jsonl"
     try:
-        lines = (run.folder / "metrics.jsonl").read_text(errors="replace").splitlines()
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError("metrics.jsonl is longer than that of any run")
+        lines = path.read_text(errors="replace").splitlines()
     except OSError as error:
         raise UserError(f"metrics.jsonl can't be read ({error.strerror})") from error
     for line in lines:
@@ -155,12 +159,16 @@ def _logged(run: Run, figure: Beginning, share: float) -> list[tuple[int, dict[s
         except (ValueError, RecursionError):
             continue
         if isinstance(values, dict) and values.get("split") == "train" and type(values.get("step")) is int:
-            numbers = {k: float(v) for k, v in values.items() if k in figure.numbers and type(v) in (int, float)}
+            numbers = {k: float(v) for k, v in values.items() if k in figure.numbers and _is_number(v)}
             if numbers and 0 <= values["step"] <= figure.steps * share:
                 found.append((values["step"], numbers))
     if not found:
         raise UserError(f"has logged no {' or '.join(figure.numbers)}")
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _each(names: Sequence[str], runs: Mapping[str, Run], look: Callable[[Run], T], lines: list[str]) -> dict[str, T]:

@@ -81,8 +81,8 @@ def find_run(experiment: str, seed: int, folder: Path, request: Request) -> Run:
         return Run(experiment, seed, folder, "broken", reason=reason)
     for key, before, now in differences({"config": config}, {"config": request.config | {"seed": seed}}):
         raise RunFolderError(
-            f"{folder}: its run had {key} = {_short(before)}, now {_short(now)} is asked for: set it back, name other "
-            "--runs, or remove the folder"
+            f"{folder}: its run had {_short(key)} = {_short(before)}, now {_short(now)} is asked for: "
+            "set it back, name other --runs, or remove the folder"
         )
     status = record.get("status")
     if status == "finished":

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.errors import ConfigError, RunFolderError
-from backbones.reproduce.paper import DataSet, Experiment, Machine
+from backbones.errors import ConfigError, RunFolderError, UserError
+from backbones.reproduce.figures import first_numbers
+from backbones.reproduce.paper import Beginning, DataSet, Experiment, Machine
 from backbones.reproduce.plan import PlannedRun, duration, format_plan, job, run_folder
 from backbones.reproduce.requests import Request, request, scaled
 from backbones.reproduce.runs import Run, find_run
@@ -137,6 +138,21 @@ def test_a_run_that_was_made_otherwise_is_refused(tmp_path: Path) -> None:
     # What is not in the record of an older run had its default; the data may have moved.
     older = RECORD | {"config": {"train": {"steps": 100}, "model": {"name": "a"}, "seed": 3, "data": {"root": "/old"}}}
     assert find(write(tmp_path / "a", older)).state == "finished"
+
+
+def test_the_beginning_of_a_run_takes_numbers_only(tmp_path: Path) -> None:
+    figure = Beginning(["a"], steps=20, numbers={"gradient_norm": "norm"})
+    run = find(write(tmp_path / "a", RECORD))
+    with pytest.raises(UserError, match="can't be read"):
+        first_numbers(run, figure, share=0.5)
+    lines = [{"step": step, "split": "train", "gradient_norm": step / 2} for step in (5, 10, 15)]
+    odd = [{"step": 6, "split": "train", "gradient_norm": value} for value in (10**400, float("nan"), True, "1", None)]
+    odd += [{"step": "7", "split": "train", "gradient_norm": 1}, {"step": 8, "split": "test", "gradient_norm": 1}, []]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*odd, *lines]) + '{"st')
+    assert first_numbers(run, figure, share=0.5) == [(5, {"gradient_norm": 2.5}), (10, {"gradient_norm": 5.0})]
+    (run.folder / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="has logged no gradient_norm"):
+        first_numbers(run, figure, share=0.5)
 
 
 @given(st.floats(1e-4, 1.0), st.integers(1, 64000), st.integers(0, 500))
