@@ -9,13 +9,14 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
 from backbones.errors import ConfigError, UserError
 
+T = TypeVar("T")
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -46,14 +47,7 @@ def run_command(
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        parser = _parser(parameters, positional, takes_config=run is not None, program=program)
-        if defaults is not None:
-            asked = [a for a in arguments if not a.startswith("--print_config")]
-            for _ in range(2):  # one of them may depend on another
-                parser.set_defaults(defaults(parser.parse_args(asked)))
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
-        for key in ("config", "debug"):
-            values.pop(key, None)
+        values = _read(parameters, arguments, positional, run is not None, defaults, program)
         if run is None:
             parameters(**values)
         else:
@@ -70,6 +64,25 @@ def run_command(
         if debug:
             traceback.print_exc()
         _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
+
+
+def read_options(
+    parameters: type[T], *, defaults: Callable[[Namespace], dict[str, Any]] | None = None, argv: Sequence[str]
+) -> T:
+    """The dataclass that a command with `--config` would run with, for what plans such commands.
+
+    Args:
+        parameters: the dataclass.
+        defaults: as in `run_command`.
+        argv: the arguments of the command.
+
+    Raises:
+        ConfigError: what the command would refuse to read.
+    """
+    try:
+        return parameters(**_read(parameters, list(argv), None, True, defaults, None))
+    except ArgumentError as error:
+        raise ConfigError(_one_line(error)) from error
 
 
 def run_commands(
@@ -109,6 +122,26 @@ def _list_of_commands(commands: dict[str, Callable[..., Any]], description: str,
             f"\noptions:\n  --help, after a command: its own options ({program} {next(iter(commands))} --help)",
         ]
     )
+
+
+def _read(
+    parameters: Callable[..., Any],
+    arguments: list[str],
+    positional: str | None,
+    takes_config: bool,
+    defaults: Callable[[Namespace], dict[str, Any]] | None,
+    program: str | None,
+) -> dict[str, Any]:
+    """The arguments of `parameters` that a command line gives."""
+    parser = _parser(parameters, positional, takes_config=takes_config, program=program)
+    if defaults is not None:
+        asked = [a for a in arguments if not a.startswith("--print_config")]
+        for _ in range(2):  # one of them may depend on another
+            parser.set_defaults(defaults(parser.parse_args(asked)))
+    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    for key in ("config", "debug"):
+        values.pop(key, None)
+    return values
 
 
 class _ConfigFile(ActionConfigFile):

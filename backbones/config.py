@@ -20,7 +20,8 @@ class ModelConfig:
 
     Args:
         name: one of `backbones.list_models()`.
-        options: its options: width, shortcut (A, B, C), stride_in (1x1, 3x3), zero_init_residual.
+        options: its options: width, shortcut (A, B, C), stride_in (1x1, 3x3), zero_init_residual; of CIFAR networks
+            block_layers (1, 2, 3 layers in a residual function), dropout (inside blocks), norm (batch, none).
         freeze_stages: stages (conv1 ... conv5) whose weights and batch norm stay as they are; for fine-tuning.
         recompute: so many residual blocks at a time keep only their input for the backward pass, and are computed again
             there: very deep networks then need less memory; 0 keeps everything.

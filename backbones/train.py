@@ -177,6 +177,8 @@ def _build(
         raise ConfigError("model.freeze_stages: new weights can't be fixed; name --weights to start from")
     model.freeze(config.model.freeze_stages)
     if config.model.recompute:
+        if config.train.capture and metadata.options.get("dropout"):
+            raise ConfigError("train.capture: not with model.recompute and dropout, whose draws a graph can't repeat")
         model.recompute(config.model.recompute)
     model.to(world.device, parameter_dtype(config.precision)).to(memory_format=torch.channels_last)
     if config.sync_bn:

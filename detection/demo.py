@@ -1,12 +1,8 @@
 """The whole chain on built-in pictures and a CPU: pretrain, train detectors, compare. Also the command `demo`."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +10,13 @@ import torch
 import yaml
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from tqdm import tqdm
 
 from backbones.analysis.complexity import complexity
 from backbones.cli import run_command
 from backbones.engine.distributed import World, join_world
 from backbones.engine.run import write_json
 from backbones.errors import RunFolderError, UserError
+from backbones.jobs import Job, run_jobs
 from backbones.weights import load_classifier
 from detection.data.shapes import shapes_for_detection
 from detection.drawing import draw_detections, grid
@@ -31,23 +27,6 @@ from detection.weights import load_detector
 CONFIGS = Path(__file__).parent.parent / "configs" / "shapes"
 SEEN_BY_NOBODY = "test"
 """The split that the pictures of `detections.png` come from: nothing was trained or scored on it."""
-
-
-@dataclass
-class Job:
-    """One command of the demo.
-
-    Args:
-        name: its run folder.
-        arguments: of the interpreter.
-        after: the job that has to be finished before.
-    """
-
-    name: str
-    arguments: list[str]
-    after: str | None = None
-    process: subprocess.Popen | None = field(default=None, repr=False)
-    done: bool = False
 
 
 def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> None:
@@ -84,8 +63,10 @@ def _jobs(folder: Path, scale: float) -> list[Job]:
     """In the order of their urgency: on two cores all end at about the same time."""
 
     def job(module: str, config: str, name: str, *options: str, after: str | None = None) -> Job:
-        paths = ["--config", str(CONFIGS / f"{config}.yaml"), "--output", str(folder / name)]
-        return Job(name, ["-m", module, *paths, "--overwrite", *options], after)
+        file = CONFIGS / f"{config}.yaml"
+        paths = ["--config", str(file), "--output", str(folder / name)]
+        steps = int(yaml.safe_load(file.read_text())["train"]["steps"])
+        return Job(name, ["-m", module, *paths, "--overwrite", *options], after, steps)
 
     def detector(kind: str) -> Job:
         weights = ("--backbone.weights", str(folder / f"classify_{kind}"))
@@ -101,75 +82,9 @@ def _jobs(folder: Path, scale: float) -> list[Job]:
     ]
     if scale != 1.0:
         for each in jobs:
-            each.arguments += ["--train.steps", str(max(2, round(scale * _steps(each))))]
+            each.steps = max(2, round(scale * each.steps))
+            each.arguments += ["--train.steps", str(each.steps)]
     return jobs
-
-
-def run_jobs(jobs: list[Job], folder: Path, *, at_once: int | None = None) -> None:
-    """Runs jobs as processes, `at_once` of them (by default two, or one on a single core), and shows their progress.
-
-    Raises:
-        UserError: a job failed; names its log.
-    """
-    cores = os.cpu_count() or 1
-    at_once = at_once or min(2, cores)
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, min(cores // at_once, 4)))}
-    bar = tqdm(total=sum(map(_steps, jobs)), unit="step", mininterval=0.5 if sys.stderr.isatty() else 30)
-    try:
-        while not all(job.done for job in jobs):
-            running = [job for job in jobs if job.process is not None and not job.done]
-            for job in running:
-                assert job.process is not None
-                if (code := job.process.poll()) is not None:
-                    job.done = True
-                    if code:
-                        log = folder / f"{job.name}.log"
-                        raise UserError(f"{job.name} failed: {_last_line(log)} (all of it in {log})")
-            finished = {job.name for job in jobs if job.done}
-            ready = [job for job in jobs if job.process is None and (job.after is None or job.after in finished)]
-            for job in ready[: at_once - sum(not job.done for job in running)]:
-                _start(job, folder / f"{job.name}.log", environment)
-            bar.set_postfix_str(", ".join(job.name for job in jobs if job.process and not job.done), refresh=False)
-            bar.update(sum(_progress(folder, job) for job in jobs) - bar.n)
-            time.sleep(0.3)
-    finally:
-        bar.close()
-        for job in jobs:
-            if job.process is not None and job.process.poll() is None:
-                job.process.terminate()
-
-
-def _start(job: Job, log: Path, environment: dict[str, str]) -> None:
-    with log.open("w") as file:
-        job.process = subprocess.Popen(
-            [sys.executable, *job.arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-
-
-def _steps(job: Job) -> int:
-    """The optimizer steps of a job's run."""
-    if "--train.steps" in job.arguments:
-        return int(job.arguments[job.arguments.index("--train.steps") + 1])
-    config = Path(job.arguments[job.arguments.index("--config") + 1])
-    return int(yaml.safe_load(config.read_text())["train"]["steps"])
-
-
-def _progress(folder: Path, job: Job) -> int:
-    """The step that a job's run has last written to its log."""
-    metrics = folder / job.name / "metrics.jsonl"
-    if job.process is None or not metrics.exists():
-        return 0
-    lines = metrics.read_text().splitlines()
-    return max((int(json.loads(line)["step"]) for line in lines if line.endswith("}")), default=0)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it printed nothing"
 
 
 def _row(folder: Path, kind: str, pretrained: bool) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def activation_memory(network: StagedNetwork, input_shape: tuple[int, int, int, 
         network: which of its blocks are computed again is its own (`StagedNetwork.recompute`).
         input_shape: (B, C, H, W) of the pictures, in fp32; they count, as the first convolution keeps them.
     """
-    network = without_data(network).train()
-    kept = _Kept({t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())})
+    copy = without_data(network).train()
+    kept = _Kept({t.untyped_storage()._cdata for t in (*copy.parameters(), *copy.buffers())})
     peak = 0
 
     def compute_again(stage: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -54,11 +54,11 @@ def activation_memory(network: StagedNetwork, input_shape: tuple[int, int, int, 
                     x = block(x)
             peak = max(peak, group.bytes)
 
-    for module in network.modules():
+    for module in copy.modules():
         if isinstance(module, Blocks) and module.recompute:
             module.register_forward_pre_hook(compute_again)
     with saved_tensors_hooks(kept.pack, _unpack):
-        network(torch.empty(input_shape, device="meta"))
+        copy(torch.empty(input_shape, device="meta"))
     return ActivationMemory(kept.bytes, max(kept.bytes, peak))
 
 

@@ -6,13 +6,17 @@ from dataclasses import asdict
 
 import torch
 
+from backbones.analysis.activation_memory import ActivationMemory, activation_memory
 from backbones.analysis.bottlenecks import BottleneckCost, bottleneck_costs
 from backbones.analysis.complexity import PAPER_MULTIPLY_ADDS, Complexity, complexity
 from backbones.analysis.stage_costs import stage_costs
 from backbones.cli import run_command
 from backbones.errors import ConfigError
 from backbones.models import get_model
+from backbones.models.blocks import Blocks
 from backbones.models.stages import StagedNetwork
+
+_RECOMPUTE = [0, 1, 2, 4, 8, 16]
 
 
 def report(
@@ -21,6 +25,7 @@ def report(
     stages: bool = False,
     layers: bool = False,
     blocks: bool = False,
+    memory: int | None = None,
     input_size: int | None = None,
 ) -> None:
     """Prints the parameters, multiply-adds and activations of networks, beside the paper's numbers (Table 1).
@@ -35,15 +40,23 @@ def report(
         layers: print every layer with parameters too.
         blocks: print every bottleneck too, beside two 3x3 convolutions at its wide width, and what a projection on its
             wide ends (option C) would add.
+        memory: print the memory too that a training step of this many pictures keeps for its backward pass, by how many
+            blocks are computed again in it (`model.recompute`).
         input_size: height and width of the picture; 224 by default, 32 for CIFAR networks.
     """
     if input_size is not None and input_size < 1:
         raise ConfigError(f"input_size must be 1 or more, not {input_size}")
+    if memory is not None and memory < 1:
+        raise ConfigError(f"memory must be of 1 picture or more, not {memory}")
     measured = [(name, *_measure(name, input_size)) for name in names]
     if blocks and not any(bottleneck_costs(network, cost) for _, network, cost in measured):
         raise ConfigError(f"--blocks: no bottlenecks in {', '.join(names)}; they are in resnet50, resnet101, resnet152")
     if json:
         rows = [_json_row(*row, stages=stages, layers=layers, blocks=blocks) for row in measured]
+        if memory:
+            for row, (_, network, _) in zip(rows, measured, strict=True):
+                found = _memory(network, memory, input_size)
+                row["memory"] = [{"recompute": count} | asdict(used) for count, used in found.items()]
         print(json_format.dumps(rows, indent=1))
         return
     # The paper's numbers are of 224x224 pictures.
@@ -55,6 +68,8 @@ def report(
             _print_layers(name, cost)
         if blocks and (bottlenecks := bottleneck_costs(network, cost)):
             _print_blocks(name, bottlenecks, cost)
+        if memory:
+            _print_memory(name, memory, _memory(network, memory, input_size))
 
 
 def _measure(name: str, input_size: int | None) -> tuple[StagedNetwork, Complexity]:
@@ -65,6 +80,16 @@ def _measure(name: str, input_size: int | None) -> tuple[StagedNetwork, Complexi
         return network, complexity(network, (3, size, size))
     except RuntimeError as error:  # a pool has nothing left
         raise ConfigError(f"{name} can't take pictures of {size} pixels, give a larger input_size: {error}") from error
+
+
+def _memory(network: StagedNetwork, pictures: int, input_size: int | None) -> dict[int, ActivationMemory]:
+    """By how many blocks at a time are computed again; of a VGG, which has none, without."""
+    size = input_size or network.input_size
+    found = {}
+    for count in _RECOMPUTE if any(isinstance(m, Blocks) for m in network.modules()) else [0]:
+        network.recompute(count)
+        found[count] = activation_memory(network, (pictures, 3, size, size))
+    return found
 
 
 def _json_row(
@@ -142,6 +167,13 @@ def _print_blocks(name: str, rows: Sequence[BottleneckCost], cost: Complexity) -
         f" ({multiply_adds / cost.multiply_adds:+.0%}) and {weights / 1e6:.1f}e6 weights"
         f" ({weights / cost.parameters:+.0%})"
     )
+
+
+def _print_memory(name: str, pictures: int, found: dict[int, ActivationMemory]) -> None:
+    print(f"\n{name}: what autograd keeps of a training step of {pictures} pictures in fp32, without its gradients")
+    print(f"{'recompute':>9} {'after the forward pass':>24} {'at most':>12}")
+    for count, used in found.items():
+        print(f"{count:>9} {used.kept / 2**30:>20.3f} GiB {used.peak / 2**30:>8.3f} GiB")
 
 
 def _times(shape: Sequence[int]) -> str:

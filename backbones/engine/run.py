@@ -246,13 +246,25 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    before, after = flatten({key: earlier.get(key) for key in now}), flatten(now)
+    for key, before, after in differences({key: earlier.get(key) for key in now}, now):
+        raise RunFolderError(
+            f"{path}: its run had {key} = {before}, now it is {after}; "
+            "set it back, or go on all the same with --allow_mismatch"
+        )
+
+
+def differences(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Where the records of two runs differ in what changes a result: (dotted key, value before, value now).
+
+    Args:
+        earlier: configuration (as "config") and other facts of one run.
+        now: those of the other.
+    """
+    before, after = flatten(earlier), flatten(now)
     for key in sorted(before.keys() | after.keys()):
-        if key.removeprefix("config.") not in _FREE_TO_CHANGE and before.get(key) != after.get(key):
-            raise RunFolderError(
-                f"{path}: its run had {key.removeprefix('config.')} = {before.get(key)}, now it is {after.get(key)}; "
-                "set it back, or go on all the same with --allow_mismatch"
-            )
+        name = key.removeprefix("config.")
+        if name not in _FREE_TO_CHANGE and before.get(key) != after.get(key):
+            yield name, before.get(key), after.get(key)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -251,7 +251,9 @@ def _statistics_aside(blocks: Sequence[nn.Module]) -> Iterator[None]:
             setattr(norm, name, buffer)
 
 
-def make_blocks(block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int) -> Blocks:
+def make_blocks(
+    block: Callable[..., nn.Module], count: int, in_channels: int, out_channels: int, stride: int
+) -> Blocks:
     """A stage of blocks, of which the first has the stride and the change of channels.
 
     Args:
@@ -265,13 +267,17 @@ def make_blocks(block: Callable[..., nn.Module], count: int, in_channels: int, o
     return Blocks(block(in_channels, stride=stride), *rest)
 
 
-def zero_last_batch_norm(network: nn.Module) -> None:
-    """Starts every residual block as its shortcut: the weight of its last batch norm is 0 (Goyal et al. 2017)."""
+def zero_residuals(network: nn.Module) -> None:
+    """Starts every residual block as its shortcut: the weight of its last batch norm is 0 (Goyal et al. 2017).
+
+    Without batch norm it is the last convolution that is 0 (Zhang et al. 2019).
+    """
     for module in network.modules():
         if isinstance(module, Block) and module.downsample is not None:
-            for name, parameter in module.layers()[-1].norm.named_parameters():  # none where there is no batch norm
-                if name == "weight":
-                    nn.init.zeros_(parameter)
+            last = module.layers()[-1]
+            weight = getattr(last.norm, "weight", last.conv.weight)
+            if isinstance(weight, nn.Parameter):  # a frozen batch norm has none
+                nn.init.zeros_(weight)
 
 
 def he_initialise(network: nn.Module) -> None:

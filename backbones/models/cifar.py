@@ -15,7 +15,7 @@ from backbones.models.blocks import (
     conv3x3,
     he_initialise,
     make_blocks,
-    zero_last_batch_norm,
+    zero_residuals,
 )
 from backbones.models.stages import Stage, StagedNetwork
 
@@ -62,8 +62,6 @@ class CifarResNet(StagedNetwork):
             )
         if dropout and block_layers == 1:
             raise ConfigError(f"dropout {dropout} is between a block's layers, and block_layers 1 has no such place")
-        if norm == "none" and zero_init_residual:
-            raise ConfigError("zero_init_residual is about the weights of batch norm, which norm none leaves out")
         if norm == "none" and norm_layer is not nn.BatchNorm2d:
             raise ConfigError("norm none has no batch norm that norm_layer could make: leave out one of the two")
         if norm == "none":
@@ -80,7 +78,7 @@ class CifarResNet(StagedNetwork):
         self.fc = self.last_layer()
         he_initialise(self)
         if zero_init_residual:
-            zero_last_batch_norm(self)
+            zero_residuals(self)
 
     def stages(self) -> dict[str, Stage]:
         width = self.conv1.out_channels

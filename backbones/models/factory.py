@@ -42,9 +42,7 @@ _ZERO_INIT = {"zero_init_residual": _Option(lambda v: isinstance(v, bool), "true
 _RESIDUAL = _SHORTCUT | _ZERO_INIT | _WIDTH
 _CIFAR_PLAIN = _DROPOUT | {"norm": _Option(lambda v: v in ("batch", "none"), "one of batch, none")} | _WIDTH
 _CIFAR_RESIDUAL = (
-    _RESIDUAL
-    | {"block_layers": _Option(lambda v: _is_number(v, int) and 1 <= v <= 3, "one of 1, 2, 3")}
-    | _CIFAR_PLAIN
+    _RESIDUAL | {"block_layers": _Option(lambda v: _is_number(v, int) and 1 <= v <= 3, "one of 1, 2, 3")} | _CIFAR_PLAIN
 )
 _RESNET = _RESIDUAL | _POOL
 _VGG = _DROPOUT | _POOL | _WIDTH

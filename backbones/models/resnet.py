@@ -15,7 +15,7 @@ from backbones.models.blocks import (
     StrideIn,
     he_initialise,
     make_blocks,
-    zero_last_batch_norm,
+    zero_residuals,
 )
 from backbones.models.stages import Stage, StagedNetwork
 
@@ -72,7 +72,7 @@ class ResNet(StagedNetwork):
         self.fc = self.last_layer()
         he_initialise(self)
         if zero_init_residual:
-            zero_last_batch_norm(self)
+            zero_residuals(self)
 
     def stages(self) -> dict[str, Stage]:
         channels = self.num_features

@@ -154,6 +154,10 @@ SHAPES = ["--data.name", "shapes", "--data.train_size", "20", "--data.test_size"
         ([*SHAPES, "--data.test_split", "val"], "data.resident: only with CIFAR-10's pictures"),
         (["--data.train_split", "validation"], "no split 'validation': use train, train45k, val5k, test"),
         (["--schedule.warmup", "error", "--schedule.warmup_steps", "5"], "schedule.warmup_steps 5: leave it at 0"),
+        (
+            ["--model.recompute", "2", "--train.capture", "true", "--model.options", "{dropout: 0.1}"],
+            "train.capture: not with model.recompute and dropout",
+        ),
     ],
 )
 def test_what_does_not_go_is_one_line(

@@ -219,6 +219,18 @@ def test_stages_and_blocks_of_the_command(capsys: pytest.CaptureFixture[str]) ->
     assert (len(row["stages"]), len(row["blocks"])) == (6, 16)
 
 
+def test_memory_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    output = command(capsys, "cifar_resnet20", "vgg16", "--memory", "2", "--json")
+    resnet, vgg = (row["memory"] for row in json.loads(output))
+    assert [row["recompute"] for row in resnet] == [0, 1, 2, 4, 8, 16]
+    assert [row["recompute"] for row in vgg] == [0]
+    # 379,968 numbers of each picture; mean and deviation of each of the 688 channels that have batch norm.
+    assert resnet[0]["kept"] == resnet[0]["peak"] == 4 * (2 * 379_968 + 2 * 688)
+    assert all(row["kept"] < row["peak"] < resnet[0]["peak"] for row in resnet[1:])
+    lines = [line.split() for line in command(capsys, "cifar_resnet20", "--memory", "128").splitlines()]
+    assert ["0", "0.181", "GiB", "0.181", "GiB"] in lines
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -227,6 +239,7 @@ def test_stages_and_blocks_of_the_command(capsys: pytest.CaptureFixture[str]) ->
         (["vgg16", "--input_size", "16"], ["vgg16", "16 pixels"]),
         (["vgg16", "--input_size", "0"], ["input_size"]),
         (["--input_size", "x"], ["input_size"]),
+        (["vgg16", "--memory", "0"], ["memory", "0"]),
     ],
 )
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]) -> None:

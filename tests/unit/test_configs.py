@@ -1,5 +1,6 @@
 """Every file under configs/: read by its own command's parser, buildable, and true to the paper."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from detection.train import main as train_detector_main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ENSEMBLE = CONFIGS / "imagenet/ensemble.yaml"  # of evaluate_classifier; all others train
-FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE})
+TABLES = CONFIGS / "paper.yaml"  # of reproduce: no experiment, but a list of them
+FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE, TABLES})
 # The paper's numbers: percent.
 PAPER = {
     "voc/vgg16": {"voc07.mAP": 73.2},
@@ -30,6 +32,11 @@ PAPER = {
     "coco/vgg16": {"coco.AP50": 41.5, "coco.AP": 21.2},
     "coco/resnet101": {"coco.AP50": 48.4, "coco.AP": 27.2},
     "cifar/resnet20": {"center.top1_error": 8.75},
+    "cifar/resnet32": {"center.top1_error": 7.51},
+    "cifar/resnet44": {"center.top1_error": 7.17},
+    "cifar/resnet56": {"center.top1_error": 6.97},
+    "cifar/resnet110": {"center.top1_error": 6.61},
+    "cifar/resnet1202": {"center.top1_error": 7.93},
     "imagenet/plain18": {"10crop.top1_error": 27.94},
     "imagenet/plain34": {"10crop.top1_error": 28.54, "10crop.top5_error": 10.02},
     "imagenet/resnet18_a": {"10crop.top1_error": 27.88},
@@ -72,6 +79,18 @@ PAPER = {
     },
     "imagenet/vgg16": {"10crop.top1_error": 28.07, "10crop.top5_error": 9.33},
 }
+
+# By what follows the network in the names of configs/cifar/ablations: options, and groups unlike the paper's config.
+ABLATIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "1layer": ({"block_layers": 1}, set()),
+    "3layers": ({"block_layers": 3}, set()),
+    "dropout": ({"dropout": 0.3}, set()),
+    "no_bn": ({"norm": "none"}, {"data", "optimizer"}),
+    "no_warmup": ({}, {"train", "schedule"}),
+    "fixed_warmup": ({}, {"train", "schedule"}),
+    "error_warmup": ({}, {"train", "schedule"}),
+}
+EARLY = ("steps", "log_every", "log_gradient_norm", "checkpoint_every", "evaluate_every")
 
 
 def name_of(file: Path) -> str:
@@ -220,6 +239,48 @@ def test_the_papers_cifar_and_imagenet_recipes() -> None:
 
 def without(config: Any, *groups: str) -> dict[str, Any]:
     return {key: value for key, value in vars(config).items() if key not in groups}
+
+
+def test_cifars_networks_are_trained_alike() -> None:
+    """Table 6, Fig. 6: nothing differs but the network, and the warm-up of 110 layers and more."""
+    names = {f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)} | {"resnet1202"}
+    assert {file.stem for file in (CONFIGS / "cifar").glob("*.yaml")} == names
+    first = read(CONFIGS / "cifar/resnet20.yaml")
+    assert first.data.resident
+    for name in names:
+        config = read(CONFIGS / f"cifar/{name}.yaml")
+        assert without(config, "model", "expected", "schedule") == without(first, "model", "expected", "schedule"), name
+        assert vars(config.model) == vars(first.model) | {"name": f"cifar_{name}"}
+        assert config.schedule.milestones == [32_000, 48_000]
+        warmup = (config.schedule.warmup, config.schedule.warmup_factor, config.schedule.warmup_error)
+        assert (warmup == ("error", 0.1, 80)) == (name in ("resnet110", "resnet1202")), name
+        assert config.schedule.warmup_steps == 0
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "cifar/ablations").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_cifar_ablation_changes_what_it_names_and_nothing_else(file: Path) -> None:
+    network, _, what = file.stem.partition("_")
+    config, paper = read(file), read(CONFIGS / f"cifar/{network}.yaml")
+    options, groups = ABLATIONS[what]
+    if file.stem == "resnet20_no_bn":
+        options = options | {"zero_init_residual": True}
+    assert config.model == replace(paper.model, options=options)
+    differing = {key for key, value in vars(config).items() if value != getattr(paper, key)} - {"model", "expected"}
+    assert differing == groups
+    if groups == {"train", "schedule"}:
+        assert config.schedule.milestones == []
+        assert (config.train.steps, config.train.log_every, config.train.log_gradient_norm) == (2000, 10, True)
+        early = replace(config.train, **{key: getattr(paper.train, key) for key in EARLY})
+        assert early == paper.train
+    if "data" in groups:
+        assert config.data == replace(paper.data, std=config.data.std)
+
+
+def test_every_ablation_is_there() -> None:
+    names = {f"resnet{depth}_{layers}" for depth in (20, 56) for layers in ("1layer", "3layers")}
+    names |= {f"resnet110_{kind}_warmup" for kind in ("no", "fixed", "error")}
+    names |= {"resnet20_no_bn", "plain20_no_bn", "resnet110_dropout", "resnet1202_dropout"}
+    assert {file.stem for file in (CONFIGS / "cifar/ablations").glob("*.yaml")} == names
 
 
 def test_imagenettes_networks_are_trained_alike() -> None:

@@ -53,7 +53,7 @@ def test_unknown_names(name) -> None:
         ("cifar_resnet20", {"shortcut": "a"}, ["shortcut", "'a'"]),
         ("resnet50", {"stride_in": 3}, ["stride_in", "1x1, 3x3"]),
         *[(n, {"pool": "max"}, ["pool", n, "torch, caffe"]) for n in ("resnet18", "resnet50", "plain34", "vgg19")],
-        ("cifar_resnet20", {"pool": "caffe"}, ["cifar_resnet20", "pool", "shortcut, zero_init_residual, width"]),
+        ("cifar_resnet20", {"pool": "caffe"}, ["cifar_resnet20", "pool", "shortcut", "width", "block_layers"]),
         *[(n, {"width": w}, ["width", n, repr(w)]) for n in ("resnet18", "vgg16", "cifar_resnet20", "plain18")
           for w in (0, -1, 1.5, "64", True, None)],
         *[("resnet18", {"num_classes": n}, ["num_classes", repr(n)]) for n in (-1, 2.0, "10", True)],

@@ -1,5 +1,7 @@
 """Receptive fields: known sizes, and the pixels that a position's gradient reaches."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,8 @@ SUPPORTS = [
     ("resnet50", {"stride_in": "3x3"}, 480),
     ("vgg16", {}, 256),
     ("cifar_resnet20", {}, 128),
+    ("cifar_resnet20", {"block_layers": 1, "shortcut": "B"}, 128),
+    ("cifar_resnet20", {"block_layers": 3, "norm": "none"}, 128),
     ("cifar_plain20", {}, 128),
 ]
 
@@ -42,8 +46,15 @@ def test_sizes_and_strides(name: str) -> None:
     assert [field.stride for field in fields.values()] == [stage.stride for stage in network.stages().values()]
 
 
+@pytest.mark.parametrize("block_layers", [1, 2, 3])
+def test_the_layers_of_a_block_do_not_change_how_far_a_stage_sees(block_layers: int) -> None:
+    with torch.device("meta"):
+        network = get_model("cifar_resnet20", block_layers=block_layers)
+    assert [field.size for field in stage_fields(network).values()] == SIZES["cifar_resnet20"]
+
+
 @pytest.mark.parametrize(("name", "options", "side"), SUPPORTS)
-def test_the_gradient_reaches_these_pixels_and_no_others(name: str, options: dict[str, str], side: int) -> None:
+def test_the_gradient_reaches_these_pixels_and_no_others(name: str, options: dict[str, Any], side: int) -> None:
     with torch.device("meta"):
         network = get_model(name, width=1, **options)
     fields = stage_fields(network)

@@ -1,0 +1,204 @@
+"""A table of the paper beside what was measured: means over seeds, bands, and what the orderings say."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
+from typing import Any, Literal
+
+from backbones.reproduce.markdown import format_table
+from backbones.reproduce.paper import Claim, Condition, Experiment, Row, Table
+from backbones.reproduce.runs import Run
+
+Outcome = Literal["holds", "DOES NOT HOLD", "not run"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number over the seeds of an experiment.
+
+    Args:
+        values: by seed; of finished runs only.
+        asked: how many seeds were asked for.
+    """
+
+    values: dict[int, float]
+    asked: int
+
+    @property
+    def mean(self) -> float | None:
+        """None where no run has finished."""
+        return mean(self.values.values()) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation; None of fewer than two."""
+        return stdev(self.values.values()) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A row with what was measured.
+
+    Args:
+        label, parameters, paper, paper_std, band, note: as the declarative file says.
+        measured: over the seeds.
+        difference: measured less paper's; None where there is none, or the two can't be compared.
+        verdict: "inside" or "OUTSIDE" the band, "no verdict" where there is nothing to judge by, or why the row is
+            empty.
+        runs: those that it is made of.
+    """
+
+    label: str
+    experiment: str
+    parameters: int | None
+    paper: float | str | None
+    paper_std: float | None
+    band: float | None
+    note: str
+    measured: Measured
+    difference: float | None
+    verdict: str
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim of the paper, whether it holds here, and the numbers that say so."""
+
+    text: str
+    outcome: Outcome
+    numbers: list[str]
+
+
+def measure_row(
+    row: Row, table: Table, experiment: Experiment, runs: Sequence[Run], *, comparable: bool
+) -> MeasuredRow:
+    """A row of a table.
+
+    Args:
+        row: what the file says.
+        table: whose row it is.
+        experiment: the row's.
+        runs: of it, one a seed.
+        comparable: whether data and schedule are the paper's; else there is neither difference nor verdict.
+    """
+    measured = measure(runs, row.metric or table.metric)
+    difference = None
+    if comparable and measured.mean is not None and isinstance(row.paper, float):
+        difference = measured.mean - row.paper
+    return MeasuredRow(
+        label=row.label or experiment.label,
+        experiment=row.experiment,
+        parameters=experiment.parameters,
+        paper=row.paper,
+        paper_std=row.paper_std,
+        band=row.band,
+        note=row.note,
+        measured=measured,
+        difference=difference,
+        verdict=_verdict(row, measured, runs, comparable),
+        runs=list(runs),
+    )
+
+
+def measure(runs: Sequence[Run], metric: str) -> Measured:
+    """A number of the finished ones among runs of different seeds."""
+    numbers = {run.seed: run.number(metric) for run in runs}
+    return Measured({seed: value for seed, value in numbers.items() if value is not None}, len(runs))
+
+
+def _verdict(row: Row, measured: Measured, runs: Sequence[Run], comparable: bool) -> str:
+    value = measured.mean
+    if value is None:
+        states = {run.state for run in runs}
+        worst = next((state for state in ("broken", "failed", "running", "interrupted") if state in states), None)
+        return worst or ("no such number" if "finished" in states else "not run")
+    if not comparable:
+        return "no verdict"
+    if row.bound is not None:
+        sign, limit = row.bound
+        return "inside" if (value > limit if sign == ">" else value < limit) else "OUTSIDE"
+    if row.band is None or not isinstance(row.paper, float):
+        return "no verdict"
+    # Sums of decimal fractions: 9.25 - 8.75 may exceed 0.5 in its last bit.
+    return "inside" if abs(value - row.paper) <= row.band + 1e-9 else "OUTSIDE"
+
+
+def judge(claim: Claim, number: Callable[[str, str | None], float | None], label: Mapping[str, str]) -> JudgedClaim:
+    """Whether a claim holds: all of its conditions.
+
+    Args:
+        claim: of the paper.
+        number: (experiment, metric, or None for the table's) -> the mean over seeds, None where none has finished.
+        label: of each experiment.
+    """
+    outcomes: list[Outcome] = []
+    texts = []
+    for condition in claim.conditions:
+        mine = number(condition.experiment, condition.metric)
+        other = condition.other
+        theirs = number(other, condition.metric) if isinstance(other, str) else other
+        outcomes.append(_outcome(condition, mine, theirs))
+        word = "below" if condition.above is None else "above"
+        against = f"{label[other]} {_number(theirs)}" if isinstance(other, str) else f"{other:g}"
+        mine_in_words = " ".join(filter(None, [label[condition.experiment], condition.what, _number(mine)]))
+        texts.append(f"{mine_in_words} {word} {against}")
+    for outcome in ("DOES NOT HOLD", "not run", "holds"):  # one condition that fails decides
+        if outcome in outcomes:
+            return JudgedClaim(claim.text, outcome, texts)
+    raise AssertionError("a claim has conditions")
+
+
+def _outcome(condition: Condition, mine: float | None, theirs: float | None) -> Outcome:
+    if mine is None or theirs is None:
+        return "not run"
+    return "holds" if (mine < theirs if condition.above is None else mine > theirs) else "DOES NOT HOLD"
+
+
+def format_rows(rows: Sequence[MeasuredRow], unit: str) -> str:
+    """The rows as a Markdown table."""
+    cells = [["network", "parameters", f"paper {unit}", f"measured {unit}", "seeds", "difference", "verdict"]]
+    for row in rows:
+        count, asked = len(row.measured.values), row.measured.asked
+        cells.append(
+            [
+                row.label,
+                "-" if row.parameters is None else f"{row.parameters:,}",
+                row.paper if isinstance(row.paper, str) else _with_std(row.paper, row.paper_std),
+                _with_std(row.measured.mean, row.measured.std),
+                str(count) if count in (0, asked) else f"{count} of {asked}",
+                "-" if row.difference is None else f"{row.difference:+.2f}",
+                f"{row.verdict} ±{row.band:g}" if row.verdict in ("inside", "OUTSIDE") and row.band else row.verdict,
+            ]
+        )
+    return format_table(cells, texts=1, last=1)
+
+
+def format_claims(claims: Sequence[JudgedClaim]) -> str:
+    """A line for each claim."""
+    return "\n".join(f"- **{claim.outcome}**: {claim.text} ({'; '.join(claim.numbers)})" for claim in claims)
+
+
+def row_as_json(row: MeasuredRow) -> dict[str, Any]:
+    """A row with every number behind it, and where its runs lie."""
+    plain = {key: value for key, value in vars(row).items() if key not in ("measured", "runs")}
+    measured = {"values": row.measured.values, "mean": row.measured.mean, "std": row.measured.std}
+    runs = [
+        {"folder": str(run.folder), "seed": run.seed, "state": run.state, "step": run.step}
+        | {key: run.record.get(key) for key in ("git_commit", "hardware", "wall_clock_seconds")}
+        for run in row.runs
+    ]
+    return plain | measured | {"seeds": len(row.measured.values), "runs": runs}
+
+
+def claim_as_json(claim: JudgedClaim) -> dict[str, Any]:
+    """A claim, its outcome and its numbers."""
+    return asdict(claim)
+
+
+def _with_std(value: float | None, std: float | None) -> str:
+    return _number(value) if std is None else f"{_number(value)} ± {std:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
