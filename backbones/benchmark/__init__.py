@@ -1,0 +1,1 @@
+"""Speed and memory of each part of the project beside the usual way, and how far both are from the machine's limit."""
