@@ -92,6 +92,7 @@ def benchmark_cifar(
     dataset = _pictures(options.root, options.seed)
     if len(dataset) < options.batch_size:
         raise ConfigError(f"batch_size {options.batch_size}: the data set has only {len(dataset)} pictures")
+    fastest: dict[str, Variant] = {}
     for place, name in enumerate(options.nets):
         variants = choose_variants(options, device, first=place == 0, messages=report.messages)
         rows = compare(
@@ -105,14 +106,15 @@ def benchmark_cifar(
             limits=limits,
         )
         report.rows.extend(rows)
+        fastest[name], _ = max(zip(variants, rows, strict=True), key=lambda pair: pair[1].ratio)
         if options.jobs:
-            fastest, _ = max(zip(variants, rows, strict=True), key=lambda pair: pair[1].ratio)
-            report.rows.extend(_side_by_side(name, fastest, options, plan, device, threads))
+            report.rows.extend(_side_by_side(name, fastest[name], options, plan, device, threads))
     report.texts.append(format_predictions(predictions()))
     report.numbers["predictions"] = [prediction.to_json() for prediction in predictions()]
     if options.curve and options.root:
         curves = error_curves(
             options.nets[0],
+            fastest[options.nets[0]],
             options.root,
             steps=options.curve,
             batch_size=options.batch_size,

@@ -68,7 +68,8 @@ def benchmark(
         root: the folder of CIFAR-10; without it random pictures are drawn, on which speed does not depend.
         batch_size: pictures of a step.
         jobs: numbers of trainings to run side by side on the device, each a process; all together beside one alone.
-        curve: train the first network so many steps both ways and compare the test errors; needs --root.
+        curve: train the first network so many steps both ways, ours in its fastest variant, and compare the test
+            errors; needs --root.
         rounds: segments of each way.
         steps: timed steps of a segment; by default 4 on a CPU, 100 on a GPU.
         discard: untimed steps before them; by default 2 on a CPU, 20 on a GPU. The usual loop leaves out at least as

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from backbones.analysis.curves import read_curve
-from backbones.benchmark.our_cifar import DATA
+from backbones.benchmark.our_cifar import DATA, Variant
 from backbones.benchmark.plain_cifar import MEAN, STD, PlainTraining
 from backbones.config import ModelConfig, OptimizerConfig, PretrainConfig
 from backbones.data.readers import read_split
@@ -33,10 +33,12 @@ class ErrorCurves:
     Args:
         steps: after which the network was tested.
         ours, reference: the errors then.
+        variant: of ours.
         seed: of both ways' weights, order and augmentation; what is drawn of it differs but for the weights.
     """
 
     name: str
+    variant: str
     seed: int
     steps: list[int]
     ours: list[float]
@@ -48,7 +50,8 @@ class ErrorCurves:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.name}: top-1 errors in % on the test set, one run each, both of seed {self.seed}",
+            f"{self.name}: top-1 errors in % on the test set, one run each, both of seed {self.seed}; "
+            f"ours is {self.variant}, the reference fp32",
             f"{'step':>8} {'ours':>8} {'reference':>10}",
         ]
         rows = zip(self.steps, self.ours, self.reference, strict=True)
@@ -60,22 +63,27 @@ def milestones(steps: int) -> list[int]:
     return sorted({max(1, steps // 2), max(1, steps * 3 // 4)})
 
 
-def error_curves(name: str, root: str, *, steps: int, batch_size: int, device: torch.device, seed: int) -> ErrorCurves:
-    """Trains a network both ways in fp32 on real pictures, with the same schedule and the same test.
+def error_curves(
+    name: str, variant: Variant, root: str, *, steps: int, batch_size: int, device: torch.device, seed: int
+) -> ErrorCurves:
+    """Trains a network both ways on real pictures, with the same schedule and the same test.
+
+    Ours subtracts the mean per pixel as the paper does, the usual way normalises channels.
 
     Args:
+        variant: of our training; the usual way is in fp32.
         root: the folder of CIFAR-10.
         steps: of each training.
     """
     every = max(1, steps // POINTS)
-    ours = _train_ours(name, root, steps, every, batch_size, device, seed)
+    ours = _train_ours(name, variant, root, steps, every, batch_size, device, seed)
     reference = _train_plainly(name, root, steps, every, batch_size, device, seed)
     assert list(ours) == list(reference)
-    return ErrorCurves(name, seed, list(ours), list(ours.values()), list(reference.values()))
+    return ErrorCurves(name, variant.name, seed, list(ours), list(ours.values()), list(reference.values()))
 
 
 def _train_ours(
-    name: str, root: str, steps: int, every: int, batch_size: int, device: torch.device, seed: int
+    name: str, variant: Variant, root: str, steps: int, every: int, batch_size: int, device: torch.device, seed: int
 ) -> dict[int, float]:
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         output = Path(folder) / "run"
@@ -84,12 +92,18 @@ def _train_ours(
                 model=ModelConfig(name),
                 data=replace(DATA, root=root, test_split="test"),
                 train=TrainOptions(
-                    steps=steps, batch_size=batch_size, checkpoint_every=steps, evaluate_every=every, capture=True
+                    steps=steps,
+                    batch_size=batch_size,
+                    checkpoint_every=steps,
+                    evaluate_every=every,
+                    capture=variant.captured,
+                    compile=variant.compiled,
                 ),
                 optimizer=OptimizerConfig(),
                 schedule=ScheduleOptions(name="step", milestones=milestones(steps)),
                 output=str(output),
                 seed=seed,
+                precision=variant.precision,
                 device="cuda" if device.type == "cuda" else "cpu",
             )
         )

@@ -142,8 +142,8 @@ def open_run(
         **facts,
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
         | {"python": platform.python_version()},
-        "git_commit": _git_commit(),
-        "hardware": _hardware(),
+        "git_commit": git_commit(),
+        "hardware": describe_hardware(),
         "seed": plain_config.get("seed"),
         "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "results": earlier.get("results"),
@@ -288,7 +288,7 @@ def _parse_metrics(line: str) -> dict[str, Any] | None:
     return values if whole and all(isinstance(n, int | float) for n in numbers.values()) else None
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the code that runs (not of the folder it was started in), with a + where files were changed."""
 
     def git(*arguments: str) -> str:
@@ -301,7 +301,7 @@ def _git_commit() -> str | None:
         return None
 
 
-def _hardware() -> dict[str, Any]:
+def describe_hardware() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": platform.processor() or platform.machine(),
