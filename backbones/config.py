@@ -213,6 +213,8 @@ def check_data(data: ClassificationData) -> None:
         raise ConfigError(f"data.area_range {list(data.area_range)}: must rise, above 0 and up to 1")
     if data.augmentation == "scale_crop_flip" and high > LARGEST_SIDE:
         raise ConfigError(f"data.scale_range {[low, high]}: give {LARGEST_SIDE} pixels at most")
+    if (data.train_split, data.test_split) == ("train", "val5k"):
+        raise ConfigError("data.test_split val5k: is a part of train; set data.train_split train45k")
     if data.padding < 0:
         raise ConfigError(f"data.padding {data.padding}: give 0 or more")
     if isinstance(data.mean, list) and not (len(data.mean) == 3 and all(map(math.isfinite, data.mean))):

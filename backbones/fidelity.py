@@ -75,6 +75,7 @@ _MODERN: dict[str, Any] = {
     "data.std": None,
     "train.ema_decay": 0.9999,
     "schedule.name": "cosine",
+    "schedule.warmup": "linear",
     "label_smoothing": 0.1,
 }
 _CONVENIENCE: dict[str, Any] = {  # What a recipe sets without it being part of the paper's.
@@ -104,7 +105,7 @@ def recipe_defaults(asked: Any) -> dict[str, Any]:
     if fidelity is None:
         return {}
     if name.startswith("cifar_"):
-        convenience = {"train.checkpoint_every": 4000, "train.evaluate_every": 4000, "train.log_every": 100}
+        convenience = {"train.checkpoint_every": 4000, "train.evaluate_every": 2000, "train.log_every": 100}
         convenience |= {"data.resident": asked.data.name == "cifar10"}
         modern = {key: value for key, value in _MODERN.items() if not key.startswith("data.")}
     else:

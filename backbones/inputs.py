@@ -96,15 +96,17 @@ def training_input(
 
 def _resident_augmentation(dataset: ClassificationDataset, data: ClassificationData) -> tuple[int, bool]:
     """Padding and flip. Raises ConfigError: pictures or augmentation are none that can live on the device."""
+    reason = None
     if dataset.pixels is None:
-        raise ConfigError(f"data.resident: only with CIFAR-10's pictures, not those of data.name {data.name}")
-    size = dataset.pixels.shape[1]
-    if data.input_size != size:
-        raise ConfigError(f"data.resident: data.input_size {data.input_size} is not the pictures' {size}")
-    if data.augmentation not in ("pad_crop_flip", "flip", "none"):
-        raise ConfigError(f"data.resident: data.augmentation {data.augmentation} is none of pad_crop_flip, flip, none")
-    if data.color != "none" or data.transforms:
-        raise ConfigError("data.resident: not with data.color or data.transforms")
+        reason = f"only with CIFAR-10's pictures, not those of data.name {data.name}"
+    elif data.input_size != dataset.pixels.shape[1]:
+        reason = f"data.input_size {data.input_size} is not the pictures' {dataset.pixels.shape[1]}"
+    elif data.augmentation not in ("pad_crop_flip", "flip", "none"):
+        reason = f"data.augmentation {data.augmentation} is none of pad_crop_flip, flip, none"
+    elif data.color != "none" or data.transforms:
+        reason = "not with data.color or data.transforms"
+    if reason:
+        raise ConfigError(f"data.resident: {reason}; or load pictures one by one with --data.resident false")
     return (data.padding if data.augmentation == "pad_crop_flip" else 0), data.augmentation != "none"
 
 

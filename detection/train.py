@@ -40,8 +40,7 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
         prepare(config, world)
         data = config.data
         check_data(data)
-        if config.deterministic and world.device.type == "cuda" and config.roi.pooling == "roi_pool":
-            raise ConfigError("deterministic: RoI pooling can't be so on a GPU; set --roi.pooling roi_align")
+        _check_training(config, on_gpu=world.device.type == "cuda")
         backbone, state = _backbone(config)
         train_set = _read(data, data.train_split, data.train_size, None, data.bad_boxes)
         classes = train_set.annotations.class_names
@@ -107,6 +106,17 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             format_results=format_results,
             name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
         )
+
+
+def _check_training(config: DetectorConfig, *, on_gpu: bool) -> None:
+    """Refuses options of training that suit classifiers only, or can't be had here."""
+    if config.deterministic and on_gpu and config.roi.pooling == "roi_pool":
+        raise ConfigError("deterministic: RoI pooling can't be so on a GPU; set --roi.pooling roi_align")
+    for name in ("capture", "compile"):
+        if getattr(config.train, name):
+            raise ConfigError(f"train.{name}: not for detectors, whose pictures and regions differ in number and size")
+    if config.schedule.warmup == "error":
+        raise ConfigError("schedule.warmup error: is about a classifier's training error; give linear or constant")
 
 
 def detection_loss(model: nn.Module, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:

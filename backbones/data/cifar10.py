@@ -66,6 +66,8 @@ def read_cifar10(root: str | Path, split: str, *, official: bool = False) -> Cla
     parts = [_parse_batch(path, content) for path, content in contents.items()]
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     places = _places(split, len(labels))
+    if not len(places):
+        raise DataError(f"{folder}: {len(labels)} pictures are too few for a split {split}")
     pixels, labels = np.ascontiguousarray(pixels[places]), labels[places]
     digest = hashlib.md5("".join(sums.values()).encode(), usedforsecurity=False).hexdigest()
     return ClassificationDataset(
@@ -104,17 +106,23 @@ def _parse_batch(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
         # Bytes in the original, written by Python 2; text where Python 3 wrote the files anew.
         keys = (b"data", b"labels") if b"data" in batch else ("data", "labels")
-        data, labels = (np.asarray(batch[key]) for key in keys)
+        data, labels = (batch[key] for key in keys)
     except Exception as error:  # a damaged pickle fails in any way it likes
         raise DataError(f"{path}: not a batch of CIFAR-10 ({' '.join(str(error).split())[:150]})") from error
+    # A few bytes can name huge arrays and lists, so nothing is computed of them before their sizes are known.
     if (
-        data.dtype != np.uint8
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
         or data.ndim != 2
         or data.shape[1] != 3072
-        or labels.shape != (len(data),)
-        or not len(data)
+        or not 0 < data.nbytes <= len(content)
     ):
-        raise DataError(f"{path}: not a batch of CIFAR-10 (pictures of shape {data.shape}, {labels.size} labels)")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 9:
-        raise DataError(f"{path}: a label is not in 0..9")
-    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)
+        raise DataError(f"{path}: not a batch of CIFAR-10 (no pictures of 3072 bytes each)")
+    flat = isinstance(labels, list) or (isinstance(labels, np.ndarray) and labels.ndim == 1)
+    if not flat or len(labels) != len(data) or not all(map(_is_label, labels)):
+        raise DataError(f"{path}: not a batch of CIFAR-10 (no label in 0..9 for each of {len(data)} pictures)")
+    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64)
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and 0 <= int(value) <= 9

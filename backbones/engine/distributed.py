@@ -75,7 +75,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     first step, so that a resumed run would sum in another order than an uninterrupted one (seen at 3 and more
     processes). Batch-norm statistics stay each process's own, as in the paper.
     """
-    if not dist.is_initialized():
+    if world.size == 1:
         return model
     devices = [world.device] if world.device.type == "cuda" else None
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `broadcast_buffers` gets another name

@@ -1,5 +1,6 @@
 """The training error over windows of steps: what schedules look at that are no functions of the step alone."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -44,5 +45,5 @@ class ErrorWindow:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there. Raises KeyError, TypeError or ValueError where a number is missing or none."""
         self._steps, self._total = int(state["steps"]), float(state["total"])
-        if not 0 <= self._steps < self._length:
+        if not (0 <= self._steps < self._length and math.isfinite(self._total)):
             raise ValueError("the window of training errors is of another schedule")

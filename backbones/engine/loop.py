@@ -133,11 +133,13 @@ def restore(checkpoints: Path, state: TrainState, steps: int) -> int:
     for name in state.parts():
         if name not in saved:
             raise CheckpointError(f"{path}: holds no {name}, its run went without: go on without it, or start anew")
+    groups = state.optimizer.param_groups
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     try:
         for name, part in state.parts().items():
             part.load_state_dict(saved[name])
-        for group in state.optimizer.param_groups:
-            group["lr"] = float(group["lr"])  # that of a captured step was a tensor
+        for group, own in zip(state.optimizer.param_groups, settings, strict=True):
+            group.update(own)  # a checkpoint's weight decay, or unfused update, is that of its run
         step = int(saved["step"])
         if any(
             buffer.shape != parameter.shape

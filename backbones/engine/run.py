@@ -32,6 +32,7 @@ _FREE_TO_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
+    "model.recompute",
     "expected",
     "protocol",
 )
@@ -130,10 +131,12 @@ def open_run(
         RunFolderError: the folder holds a run or foreign files, can't be written, or the run there is another one.
     """
     path = check_output(output, resume=resume, overwrite=overwrite)
-    plain_config = json.loads(json.dumps(asdict(config)))
+    plain_config = _plain(config)
     earlier = _prepare(path, resume=resume)
     if earlier and not allow_mismatch:
-        _check_same(path, earlier, {"config": plain_config, **facts})
+        # Options that are younger than the run had their defaults in it.
+        config_then = _completed(earlier.get("config"), _plain(type(config)()))
+        _check_same(path, earlier | {"config": config_then}, {"config": plain_config, **facts})
     record = {
         **earlier,
         "status": "running",
@@ -243,6 +246,18 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise RunFolderError(f"{path}: not a run's record; start anew with --overwrite")
     return record
+
+
+def _plain(config: Any) -> Any:
+    """A configuration as its record has it."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def _completed(values: Any, defaults: Any) -> Any:
+    """Nested dictionaries with the defaults of the keys that are missing."""
+    if not (isinstance(values, dict) and isinstance(defaults, dict)):
+        return values
+    return values | {k: _completed(values[k], default) if k in values else default for k, default in defaults.items()}
 
 
 def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:

@@ -54,7 +54,8 @@ def check_schedule(schedule: ScheduleOptions) -> None:
         raise ConfigError(f"schedule.warmup_steps {schedule.warmup_steps}: give 0 or more")
     if schedule.warmup == "error" and schedule.warmup_steps:
         raise ConfigError(
-            f"schedule.warmup_steps {schedule.warmup_steps}: leave it at 0, schedule.warmup error ends by the error"
+            f"schedule.warmup_steps {schedule.warmup_steps}: leave it at 0, schedule.warmup error ends by the error "
+            "(or set schedule.warmup constant)"
         )
     for name in ("plateau_window", "plateau_patience", "warmup_window"):
         if getattr(schedule, name) < 1:

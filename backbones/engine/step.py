@@ -74,11 +74,11 @@ class CapturedStep:
     """A step whose kernels are recorded once, as a CUDA graph, and then started all at once.
 
     Small networks leave a GPU waiting for the CPU that starts its kernels one by one; a graph does not. The optimizer
-    must be a fused one, whose rate can be a tensor. The state of training is that of steps that were not captured: what
-    the warm-up before the capture changes is put back.
+    must be a fused one, whose rate can be a tensor (of float32). The state of training is that of steps that were not
+    captured: what the warm-up before the capture changes is put back.
 
     Args:
-        step: what to record; its micro-batches must be tensors, or tuples of tensors, of one shape.
+        step: what to record; its micro-batches must be tensors, or named tuples of tensors, of one shape.
         model: whose buffers the step changes.
     """
 

@@ -1,5 +1,6 @@
 """Training on CIFAR-10's layout with the pictures on the device: the recipe of 4.2, exact resume, several processes."""
 
+import hashlib
 import pickle
 import random
 import time
@@ -129,7 +130,7 @@ def test_two_processes_see_the_batches_of_one(tmp_path: Path, root: Path) -> Non
 
 
 def test_the_record_says_whether_the_files_are_the_published_ones(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (
         pretrain(root, tmp_path / "run", "--train.steps", "2", "--schedule.milestones", "[1]")["official_data"] is False
@@ -140,6 +141,11 @@ def test_the_record_says_whether_the_files_are_the_published_ones(
     assert refusal.value.code == 2
     assert "data_batch_1: md5" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in root.rglob("data_batch_*")}
+    monkeypatch.setattr("backbones.data.cifar10._OFFICIAL_MD5", sums | {"test_batch": "that of another file"})
+    with pytest.raises(SystemExit):
+        pretrain(root, tmp_path / "other", "--data.official", "true")
+    assert "test_batch: md5" in capsys.readouterr().err
 
 
 SHAPES = ["--data.name", "shapes", "--data.train_size", "20", "--data.test_size", "5"]
@@ -152,6 +158,7 @@ SHAPES = ["--data.name", "shapes", "--data.train_size", "20", "--data.test_size"
         (["--data.augmentation", "random_resized_crop"], "data.resident: data.augmentation random_resized_crop"),
         (["--data.color", "pca"], "data.resident: not with data.color"),
         ([*SHAPES, "--data.test_split", "val"], "data.resident: only with CIFAR-10's pictures"),
+        (["--data.test_split", "val5k"], "data.test_split val5k: is a part of train"),
         (["--data.train_split", "validation"], "no split 'validation': use train, train45k, val5k, test"),
         (["--schedule.warmup", "error", "--schedule.warmup_steps", "5"], "schedule.warmup_steps 5: leave it at 0"),
         (

@@ -269,6 +269,39 @@ def test_files_that_are_claimed_to_be_official_must_have_their_md5_sums(
     assert read_cifar10(root, "train").fingerprint() != before
 
 
+class Ballast:
+    """A pickle of this makes an array of 20,000 pictures out of one, by strides of 0."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.ndarray, ((20_000, 3072), "u1", bytes(3072), 0, (0, 0))
+
+
+def test_few_bytes_that_unpack_to_much_are_refused(root: Path) -> None:
+    path = root / "cifar-10-batches-py" / "test_batch"
+    path.write_bytes(pickle.dumps({b"data": Ballast(), b"labels": [0] * 20_000}))
+    with pytest.raises(DataError, match="test_batch: not a batch of CIFAR-10"):
+        read_cifar10(root, "test")
+    nested: Any = [0] * 10
+    for _ in range(9):  # 10^10 numbers, in 200 bytes
+        nested = [nested] * 10
+    pixels = np.zeros((10, 3072), np.uint8)
+    path.write_bytes(pickle.dumps({b"data": pixels, b"labels": nested}))
+    with pytest.raises(DataError, match=r"no label in 0\.\.9 for each of 10 pictures"):
+        read_cifar10(root, "test")
+    for odd in (np.zeros((10, 1), int), np.array(3), "0123456789", [0.0] * 10, None):
+        path.write_bytes(pickle.dumps({b"data": pixels, b"labels": odd}))
+        with pytest.raises(DataError, match="test_batch: not a batch of CIFAR-10"):
+            read_cifar10(root, "test")
+
+
+def test_a_set_too_small_to_be_split_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for number in range(1, 6):
+        write_batch(tmp_path / "cifar-10-batches-py" / f"data_batch_{number}", number, count=1)
+    with pytest.raises(DataError, match="5 pictures are too few for a split val5k"):
+        read_cifar10(tmp_path, "val5k")
+
+
 def test_a_huge_file_is_refused_before_it_is_read(root: Path) -> None:
     with (root / "cifar-10-batches-py" / "test_batch").open("wb") as file:
         file.truncate(2**28 + 1)

@@ -7,6 +7,7 @@ import pytest
 from backbones.cli import run_command
 from backbones.config import ModelConfig, PretrainConfig
 from backbones.engine.loop import TrainOptions
+from backbones.engine.schedule import check_schedule
 from backbones.errors import ConfigError
 from backbones.fidelity import departures, format_departures, recipe_defaults, resolve
 
@@ -54,6 +55,12 @@ def test_the_deepest_cifar_networks_warm_up_until_the_error_is_below_80_percent(
             "schedule.warmup: constant (paper: error)",
             "schedule.warmup_steps: 400 (paper: 0)",
         ]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "cifar_resnet20", "cifar_resnet110", "cifar_resnet1202"])
+@pytest.mark.parametrize("fidelity", ["paper", "modern"])
+def test_every_recipes_schedule_makes_sense(fidelity: str, name: str) -> None:
+    check_schedule(read("--fidelity", fidelity, "--model.name", name).schedule)
 
 
 def test_small_pictures_live_on_the_device_unless_their_data_can_not() -> None:

@@ -182,6 +182,17 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, place: int, dropo
     assert cut.log() == whole.log()
 
 
+def test_the_optimizers_settings_are_those_of_the_run_that_goes_on(tmp_path: Path) -> None:
+    """Not those of a checkpoint: its run may have had another weight decay, or an update that a capture can't use."""
+    Plan(tmp_path).run()
+    model, _ = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.5, fused=True)
+    assert restore(tmp_path / "checkpoints", TrainState(model, optimizer), 6) == 6
+    (group,) = optimizer.param_groups
+    assert (group["fused"], group["weight_decay"]) == (True, 0.5)
+    assert all(state["momentum_buffer"].abs().sum() > 0 for state in optimizer.state.values())
+
+
 def test_a_kill_between_test_and_checkpoint_loses_no_line(tmp_path: Path) -> None:
     options = TrainOptions(steps=6, batch_size=2, checkpoint_every=2, log_every=1, evaluate_every=2)
     whole = Plan(tmp_path / "a", options, evaluate=lambda model: {"e": 1.0})

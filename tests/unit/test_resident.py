@@ -1,6 +1,7 @@
 """Pictures on the device: the crops of the paper, in the order of the loader, whatever the step and the processes."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backbones.config import ClassificationData
+from backbones.data.datasets import ClassificationDataset
 from backbones.data.resident import ResidentPictures, epoch_rows, resident_batches
 from backbones.data.sampler import StepSampler
+from backbones.inputs import training_input
+from backbones.weights import WeightsMetadata
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -52,6 +57,7 @@ def test_pictures_of_a_batch_keep_apart() -> None:
     one_by_one = torch.cat([pictures.cut(row[None]) for row in rows])
     assert torch.equal(pictures.cut(rows), one_by_one)
     assert torch.equal(pictures.cut(rows)[1], torch.from_numpy(PIXELS[0]))  # 2, 2: the picture as it is
+    assert pictures.labels(rows).tolist() == LABELS[[3, 0, 6]].tolist()
 
 
 def test_crops_and_mirror_images_are_equally_likely() -> None:
@@ -84,6 +90,26 @@ def test_the_order_is_that_of_the_loader() -> None:
     """Batches of 4 out of 7 pictures: most steps take pictures of two epochs."""
     loaded = [[key.index for key in keys] for keys in sampler()]
     assert [[row[0] for row in rows] for rows in batches(sampler())] == loaded
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "corners", "mirrored"),
+    [("pad_crop_flip", {0, 1, 2, 3, 4}, {0, 1}), ("flip", {0}, {0, 1}), ("none", {0}, {0})],
+)
+def test_the_configurations_augmentation_is_what_the_rows_say(
+    augmentation: Any, corners: set[int], mirrored: set[int]
+) -> None:
+    names = [str(k) for k in range(3)]
+    dataset = ClassificationDataset(names, LABELS, lambda index: None, str, "pictures", PIXELS)  # type: ignore[arg-type, return-value]
+    data = ClassificationData("cifar10", input_size=8, augmentation=augmentation, padding=2, resident=True)
+    metadata = WeightsMetadata("classification", "cifar_resnet8", {}, names, [1.0, 2.0, 3.0], [2.0] * 3, 8)
+    source = training_input(dataset, data, None, metadata, workers=0, device=CPU, dtype=torch.float64)
+    rows = torch.cat(list(source.batches(sampler(steps=50))))
+    assert (set(rows[:, 1:3].flatten().tolist()), set(rows[:, 3].tolist())) == (corners, mirrored)
+    pictures, labels = source.prepare(torch.tensor([[4, 0, 0, 0]]))
+    expected = PIXELS[4] if augmentation != "pad_crop_flip" else np.pad(PIXELS[4], ((2, 2), (2, 2), (0, 0)))[:8, :8]
+    assert torch.equal(pictures[0], torch.from_numpy((expected - np.array([1.0, 2.0, 3.0])) / 2).permute(2, 0, 1))
+    assert labels.tolist() == [LABELS[4]]
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])

@@ -171,6 +171,22 @@ def test_another_run_is_not_resumed_unless_asked_for(tmp_path: Path, config: Con
         assert record(tmp_path)["config"]["seed"] == config.seed
 
 
+def test_a_run_that_is_older_than_an_option_had_its_default(tmp_path: Path) -> None:
+    with run_in(tmp_path):
+        pass
+    older = record(tmp_path)
+    del older["config"]["train"]["steps"]
+    del older["config"]["seed"]
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    with run_in(tmp_path, resume=True):
+        pass
+    with (
+        pytest.raises(RunFolderError, match=r"train\.steps = 10, now it is 20"),
+        run_in(tmp_path, Config(train=Train(steps=20)), resume=True),
+    ):
+        pass
+
+
 def test_the_number_of_workers_may_change(tmp_path: Path) -> None:
     for workers in (0, 3):
         with run_in(tmp_path, Config(train=Train(workers=workers)), resume=True):

@@ -135,13 +135,14 @@ def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(take_step: Any, step: Step, first: int = 0) -> list[dict[str, float]]:
-    def once(number: int) -> dict[str, float]:
+    def once(number: int) -> dict[str, Tensor]:
         torch.manual_seed(number)  # of dropout, as the loop does
         set_rate(step.optimizer, 0.1 / (number + 1))
         batches: Iterator[Tensor] = iter([BATCHES[number]])
-        return {name: float(value) for name, value in take_step(batches).items()}
+        return take_step(batches)
 
-    return [once(number) for number in range(first, len(BATCHES))]
+    kept = [once(number) for number in range(first, len(BATCHES))]  # as the loop keeps them until it logs
+    return [{name: float(value) for name, value in values.items()} for values in kept]
 
 
 @pytest.mark.usefixtures("graphs_on_a_cpu")

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backbones.engine import error_window
 from backbones.engine.schedule import ScheduleOptions, check_schedule, learning_rate
 from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import ConfigError
@@ -43,7 +44,19 @@ def test_saved_and_loaded_anywhere_it_decides_the_same(errors: list[float], cut:
     assert second.state_dict() == whole.state_dict()
 
 
-@pytest.mark.parametrize("state", [{}, {"done": False, "steps": 3, "total": 0.0}, {"done": False, "steps": "x"}])
+def test_all_processes_decide_by_their_mean_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one's errors are low, those of the others high."""
+    monkeypatch.setattr(error_window, "mean_over_processes", lambda error: (error + 99) / 2)
+    assert factors([70.0] * 7, ErrorWarmup(SCHEDULE)) == [0.1] * 7
+    assert factors([60.0] * 4, ErrorWarmup(SCHEDULE)) == [0.1, 0.1, 0.1, 1.0]
+
+
+NOT_A_NUMBER = {"done": False, "steps": 2, "total": float("nan")}
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"done": False, "steps": 3, "total": 0.0}, {"done": False, "steps": "x"}, NOT_A_NUMBER]
+)
 def test_a_foreign_state_is_refused(state: dict) -> None:
     with pytest.raises((KeyError, ValueError)):
         ErrorWarmup(SCHEDULE).load_state_dict(state)
