@@ -155,7 +155,7 @@ def test_a_run_cut_at_any_checkpoint_resumes_to_the_same_bits(
 def test_the_loop_waits_for_the_gpu_only_where_it_logs(
     root: Path, tmp_path: Path, capture: bool, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the fourth step, when the warm-up is over, to the first line of the log PyTorch raises wherever the host waits for the device."""
+    """Once the warm-up is over, PyTorch raises wherever the host waits for the device, until the log's first line."""
     rate, close = loop.set_rate, loop._Window.close
     steps = iter(range(1000))
 
