@@ -21,6 +21,7 @@ from backbones.reproduce.requests import Request
 from backbones.reproduce.runs import Run
 
 T = TypeVar("T")
+_SMOOTHING = 5  # logged points that a training error is averaged over
 _MOST_BYTES = 2**28
 
 
@@ -80,7 +81,7 @@ def _curves(
     if not panels:
         return None, lines
     error_range = figure.error_range if comparable else []
-    return draw_curves(panels, titles, smoothing=figure.smoothing, error_range=error_range), lines
+    return draw_curves(panels, titles, smoothing=_SMOOTHING, error_range=error_range), lines
 
 
 def _responses(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.jobs import Job
-from backbones.reproduce.markdown import format_table
+from backbones.markdown import format_table
 from backbones.reproduce.paper import Machine
 from backbones.reproduce.requests import Request, Scale
 from backbones.reproduce.runs import Run

@@ -1,7 +1,7 @@
 """A table as files: Markdown for people, JSON for programs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from backbones.reproduce.paper import DataSet, Paper
 from backbones.reproduce.requests import SMOKE_STEPS, Scale
 from backbones.reproduce.runs import Run
 from backbones.reproduce.tables import (
-    claim_as_json,
     format_claims,
     format_rows,
     judge,
@@ -114,7 +113,7 @@ def write_table(
 
     claims = [judge(claim, number, labels) for claim in table.claims]
     parts = [f"# {table.title}", circumstances.describe(), circumstances.warning(), format_rows(rows, table.unit)]
-    notes = [f"{row.label}: {row.note}" for row in rows if row.note]
+    notes = [f"{row.experiment.label}: {row.row.note}" for row in rows if row.row.note]
     parts += ["\n".join(notes), table.note, "What the paper shows:" if claims else "", format_claims(claims)]
     text = "\n\n".join(filter(None, parts))
     write_json(
@@ -129,7 +128,7 @@ def write_table(
             "options": dict(circumstances.options),
             "comparable": circumstances.comparable,
             "rows": [row_as_json(row) for row in rows],
-            "claims": [claim_as_json(claim) for claim in claims],
+            "claims": [asdict(claim) for claim in claims],
         },
     )
     write_atomically(output / f"{name}.md", lambda path: path.write_text(text + "\n"))

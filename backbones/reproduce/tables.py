@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from backbones.reproduce.markdown import format_table
+from backbones.markdown import format_table
 from backbones.reproduce.paper import Claim, Condition, Experiment, Row, Table
 from backbones.reproduce.runs import Run
 
@@ -40,7 +40,7 @@ class MeasuredRow:
     """A row with what was measured.
 
     Args:
-        label, parameters, paper, paper_std, band, note: as the declarative file says.
+        row, experiment: as the declarative file says.
         measured: over the seeds.
         difference: measured less paper's; None where there is none, or the two can't be compared.
         verdict: "inside" or "OUTSIDE" the band, "no verdict" where there is nothing to judge by, or why the row is
@@ -48,13 +48,8 @@ class MeasuredRow:
         runs: those that it is made of.
     """
 
-    label: str
-    experiment: str
-    parameters: int | None
-    paper: float | str | None
-    paper_std: float | None
-    band: float | None
-    note: str
+    row: Row
+    experiment: Experiment
     measured: Measured
     difference: float | None
     verdict: str
@@ -82,23 +77,12 @@ def measure_row(
         runs: of it, one a seed.
         comparable: whether data and schedule are the paper's; else there is neither difference nor verdict.
     """
-    measured = measure(runs, row.metric or table.metric)
+    measured = measure(runs, table.metric)
     difference = None
     if comparable and measured.mean is not None and isinstance(row.paper, float):
         difference = measured.mean - row.paper
-    return MeasuredRow(
-        label=row.label or experiment.label,
-        experiment=row.experiment,
-        parameters=experiment.parameters,
-        paper=row.paper,
-        paper_std=row.paper_std,
-        band=row.band,
-        note=row.note,
-        measured=measured,
-        difference=difference,
-        verdict=_verdict(row, measured, runs, comparable),
-        runs=list(runs),
-    )
+    verdict = _verdict(row, measured, runs, comparable)
+    return MeasuredRow(row, experiment, measured, difference, verdict, list(runs))
 
 
 def measure(runs: Sequence[Run], metric: str) -> Measured:
@@ -158,17 +142,18 @@ def _outcome(condition: Condition, mine: float | None, theirs: float | None) -> 
 def format_rows(rows: Sequence[MeasuredRow], unit: str) -> str:
     """The rows as a Markdown table."""
     cells = [["network", "parameters", f"paper {unit}", f"measured {unit}", "seeds", "difference", "verdict"]]
-    for row in rows:
-        count, asked = len(row.measured.values), row.measured.asked
+    for measured_row in rows:
+        row, parameters, measured = measured_row.row, measured_row.experiment.parameters, measured_row.measured
+        count, difference, verdict = len(measured.values), measured_row.difference, measured_row.verdict
         cells.append(
             [
-                row.label,
-                "-" if row.parameters is None else f"{row.parameters:,}",
+                measured_row.experiment.label,
+                "-" if parameters is None else f"{parameters:,}",
                 row.paper if isinstance(row.paper, str) else _with_std(row.paper, row.paper_std),
-                _with_std(row.measured.mean, row.measured.std),
-                str(count) if count in (0, asked) else f"{count} of {asked}",
-                "-" if row.difference is None else f"{row.difference:+.2f}",
-                f"{row.verdict} ±{row.band:g}" if row.verdict in ("inside", "OUTSIDE") and row.band else row.verdict,
+                _with_std(measured.mean, measured.std),
+                str(count) if count in (0, measured.asked) else f"{count} of {measured.asked}",
+                "-" if difference is None else f"{difference:+.2f}",
+                f"{verdict} ±{row.band:g}" if verdict in ("inside", "OUTSIDE") and row.band else verdict,
             ]
         )
     return format_table(cells, texts=1, last=1)
@@ -181,19 +166,15 @@ def format_claims(claims: Sequence[JudgedClaim]) -> str:
 
 def row_as_json(row: MeasuredRow) -> dict[str, Any]:
     """A row with every number behind it, and where its runs lie."""
-    plain = {key: value for key, value in vars(row).items() if key not in ("measured", "runs")}
+    said = {"label": row.experiment.label, "parameters": row.experiment.parameters} | asdict(row.row)
+    judged = {"difference": row.difference, "verdict": row.verdict}
     measured = {"values": row.measured.values, "mean": row.measured.mean, "std": row.measured.std}
     runs = [
         {"folder": str(run.folder), "seed": run.seed, "state": run.state, "step": run.step}
         | {key: run.record.get(key) for key in ("git_commit", "hardware", "wall_clock_seconds")}
         for run in row.runs
     ]
-    return plain | measured | {"seeds": len(row.measured.values), "runs": runs}
-
-
-def claim_as_json(claim: JudgedClaim) -> dict[str, Any]:
-    """A claim, its outcome and its numbers."""
-    return asdict(claim)
+    return said | judged | measured | {"seeds": len(row.measured.values), "runs": runs}
 
 
 def _with_std(value: float | None, std: float | None) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.reproduce.markdown import format_table
+from backbones.markdown import format_table
 from backbones.reproduce.paper import Claim, Condition, DataSet, Experiment, Row, Table
 from backbones.reproduce.report import Circumstances
 from backbones.reproduce.runs import Run
