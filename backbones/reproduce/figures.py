@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure as Drawing
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from backbones.analysis.curves import read_curve
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure, save_figure
@@ -17,6 +18,7 @@ from backbones.config import ClassificationData
 from backbones.engine.run import write_json
 from backbones.errors import UserError
 from backbones.reproduce.paper import Beginning, Curves, Experiment, Figure, Responses
+from backbones.reproduce.report import Circumstances
 from backbones.reproduce.requests import Request
 from backbones.reproduce.runs import Run
 
@@ -34,9 +36,10 @@ def make_figure(
     output: Path,
     *,
     root: str | None,
-    comparable: bool,
+    circumstances: Circumstances,
 ) -> list[str]:
-    """Draws a figure as `<output>/<name>.png`, with its numbers as JSON where they are measured for it.
+    """Draws a figure as `<output>/<name>.png`, with its numbers as JSON where they are measured for it. One that can't
+    be drawn leaves no earlier file behind.
 
     Args:
         name: of the figure.
@@ -46,24 +49,51 @@ def make_figure(
         experiments: for their labels.
         output: the folder of results.
         root: the folder of the data.
-        comparable: whether data and schedule are the paper's; else axes show all that there is.
+        circumstances: of the runs; where they are not the paper's, axes show all that there is.
 
     Returns:
         Lines to print: the file, and what is left out and why.
     """
-    path = output / f"{name}.png"
-    labels = {experiment: experiments[experiment].label for experiment in runs}
+    path, numbers = output / f"{name}.png", output / f"{name}.json"
+    labels = {experiment: _label(experiments[experiment], run) for experiment, run in runs.items()}
+    measured: list[dict[str, Any]] = []
     if figure.curves:
-        drawing, lines = _curves(figure.curves, runs, labels, comparable)
+        drawing, lines = _curves(figure.curves, runs, labels, circumstances.comparable)
     elif figure.responses:
-        drawing, lines = _responses(figure.responses, runs, requests, labels, output / f"{name}.json", root)
+        drawing, measured, lines = _responses(figure.responses, runs, requests, labels, root)
     else:
         assert figure.beginning is not None
         drawing, lines = _beginning(figure.beginning, runs, requests, labels)
     if drawing is None:
+        for earlier in [path, numbers] if figure.responses else [path]:
+            earlier.unlink(missing_ok=True)
         return [f"{path}: not drawn, as no run can be shown", *lines]
+    _add_footer(drawing, circumstances.describe())
     save_figure(drawing, path)
+    if figure.responses:
+        write_json(numbers, {"circumstances": circumstances.describe(), "networks": measured})
+        lines = [f"numbers: {numbers}", *lines]
     return [f"figure: {path} ({figure.title})", *lines]
+
+
+def _label(experiment: Experiment, run: Run) -> str:
+    return experiment.label if run.state == "finished" else f"{experiment.label} ({_how_far(run)})"
+
+
+def _how_far(run: Run) -> str:
+    return f"{run.state} at step {run.step:,}"
+
+
+def _add_footer(drawing: Drawing, text: str) -> None:
+    """Adds a line below everything else."""
+    inches = 0.22
+    width, height = drawing.get_size_inches()
+    drawing.set_size_inches(width, height + inches)
+    share = inches / (height + inches)
+    engine = drawing.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, share, 1, 1 - share))
+    drawing.text(0.5, share / 2, literal(text), ha="center", va="center", fontsize="x-small", color="0.3")
 
 
 def _curves(
@@ -89,9 +119,8 @@ def _responses(
     runs: Mapping[str, Run],
     requests: Mapping[str, Request],
     labels: Mapping[str, str],
-    numbers: Path,
     root: str | None,
-) -> tuple[Drawing | None, list[str]]:
+) -> tuple[Drawing | None, list[dict[str, Any]], list[str]]:
     lines: list[str] = []
 
     def measure(run: Run) -> Any:
@@ -104,11 +133,8 @@ def _responses(
         return measure_run(run.folder, data, count=figure.pictures, label=labels[run.experiment])
 
     networks = _each([name for name in figure.experiments if name in runs], runs, measure, lines)
-    if not networks:
-        return None, lines
     measured = [{"run": str(runs[name].folder), **asdict(network)} for name, network in networks.items()]
-    write_json(numbers, measured)
-    return draw_responses(list(networks.values())), [f"numbers: {numbers}", *lines]
+    return draw_responses(list(networks.values())) if networks else None, measured, lines
 
 
 def _recorded_root(run: Run) -> str | None:
@@ -173,7 +199,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _each(names: Sequence[str], runs: Mapping[str, Run], look: Callable[[Run], T], lines: list[str]) -> dict[str, T]:
-    """What `look` gives for each run, but those that can't be looked at: `lines` says why."""
+    """What `look` gives for each run, but those that can't be looked at. `lines` says why, and which is not finished."""
     found = {}
     for name in names:
         run = runs[name]
@@ -184,4 +210,7 @@ def _each(names: Sequence[str], runs: Mapping[str, Run], look: Callable[[Run], T
             found[name] = look(run)
         except UserError as error:
             lines.append(f"  without {run.folder.name}: {error}")
+            continue
+        if run.state != "finished":
+            lines.append(f"  {run.folder.name} is not finished: {_how_far(run)}")
     return found

@@ -259,6 +259,8 @@ def _check(paper: Paper, folder: Path) -> None:
         _check_table(table, paper, f"tables.{name}")
     for name, figure in paper.figures.items():
         _check_figure(figure, paper, f"figures.{name}")
+        if figure.responses and name in paper.tables:
+            raise ConfigError(f"figures.{name}: its numbers would be written over those of the table of that name")
     if ALL in paper.names():
         raise ConfigError(f"'{ALL}' can't be the name of a table or figure")
 

@@ -9,7 +9,7 @@ from backbones.markdown import format_table
 from backbones.reproduce.paper import Claim, Condition, Experiment, Row, Table
 from backbones.reproduce.runs import Run
 
-Outcome = Literal["holds", "DOES NOT HOLD", "not run"]
+Outcome = Literal["holds", "DOES NOT HOLD", "not run", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ def _verdict(row: Row, measured: Measured, runs: Sequence[Run], comparable: bool
     return "inside" if abs(value - row.paper) <= row.band + 1e-9 else "OUTSIDE"
 
 
-def judge(claim: Claim, number: Callable[[str, str | None], float | None], label: Mapping[str, str]) -> JudgedClaim:
+def judge(claim: Claim, number: Callable[[str, str | None], Measured], label: Mapping[str, str]) -> JudgedClaim:
     """Whether a claim holds: all of its conditions.
 
     Args:
         claim: of the paper.
-        number: (experiment, metric, or None for the table's) -> the mean over seeds, None where none has finished.
+        number: (experiment, metric, or None for the table's) -> what was measured; its mean counts.
         label: of each experiment.
     """
     outcomes: list[Outcome] = []
@@ -121,11 +121,15 @@ def judge(claim: Claim, number: Callable[[str, str | None], float | None], label
     for condition in claim.conditions:
         mine = number(condition.experiment, condition.metric)
         other = condition.other
-        theirs = number(other, condition.metric) if isinstance(other, str) else other
-        outcomes.append(_outcome(condition, mine, theirs))
+        limit: float | None
+        if isinstance(other, str):
+            theirs = number(other, condition.metric)
+            limit, against = theirs.mean, f"{label[other]} {_with_seeds(theirs)}"
+        else:
+            limit, against = other, f"{other:g}"
+        outcomes.append(_outcome(condition, mine.mean, limit))
         word = "below" if condition.above is None else "above"
-        against = f"{label[other]} {_number(theirs)}" if isinstance(other, str) else f"{other:g}"
-        mine_in_words = " ".join(filter(None, [label[condition.experiment], condition.what, _number(mine)]))
+        mine_in_words = " ".join(filter(None, [label[condition.experiment], condition.what, _with_seeds(mine)]))
         texts.append(f"{mine_in_words} {word} {against}")
     for outcome in ("DOES NOT HOLD", "not run", "holds"):  # one condition that fails decides
         if outcome in outcomes:
@@ -179,6 +183,11 @@ def row_as_json(row: MeasuredRow) -> dict[str, Any]:
 
 def _with_std(value: float | None, std: float | None) -> str:
     return _number(value) if std is None else f"{_number(value)} ± {std:.2f}"
+
+
+def _with_seeds(measured: Measured) -> str:
+    count = len(measured.values)
+    return f"{_number(measured.mean)} ({count} seed{'' if count == 1 else 's'})" if count else "-"
 
 
 def _number(value: float | None) -> str:
