@@ -171,14 +171,16 @@ def test_stopped_in_every_way_and_continued_it_ends_in_the_same_bits(
     main(arguments(paper, "stopped"))
     assert capsys.readouterr().out == shown.partition("\n")[2]
     with pytest.raises(SystemExit) as end:
-        main(arguments(paper, "stopped", "--set", "{optimizer.momentum: 0.5}"))
+        main(arguments(paper, "stopped", "--set", "{optimizer.momentum: 0.5}", names=["both"]))
     assert end.value.code == 2
-    assert f"{resnet}: its run had optimizer.momentum = 0.9, now 0.5 is asked for" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"{resnet}: its run had optimizer.momentum = 0.9, now 0.5 is asked for" in err
+    assert "error: 2 run folder(s) can't be used, see above" in err
 
 
 def check_what_is_shown(folder: Path, printed: str) -> None:
     """Of the runs in `stopped`: every number is that of the runs, and the data are said not to be the paper's."""
-    output = folder / "stopped-out"
+    output = folder / "stopped-out" / "tiny"
     table = json.loads((output / "both.json").read_text())
     for row in table["rows"]:
         run = folder / "stopped" / "tiny" / f"{row['experiment']}-seed0"
@@ -188,14 +190,16 @@ def check_what_is_shown(folder: Path, printed: str) -> None:
         assert (row["difference"], row["verdict"]) == (None, "no verdict")
         (line,) = [line for line in printed.splitlines() if line.startswith(f"| {row['label']}")]
         assert f" {error:.2f} |" in line
-    assert (output / "both.md").read_text() in printed
+    assert "tiny pictures; the paper's schedule\n" in printed
+    title, *_, rows = (output / "both.md").read_text().split("\n\n", 3)
+    assert f"{title}\n\n{rows}" in printed
     assert "NOT COMPARABLE with the paper: not the paper's data (tiny pictures)" in printed
     assert "They are noise." in printed
     assert "**holds**: errors are errors (ResNet-8 " in printed
     for name in ("both", "curves", "layers"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     layers = json.loads((output / "layers.json").read_text())
-    assert [(network["label"], len(network["layers"])) for network in layers] == [("plain-8", 7), ("ResNet-8", 7)]
+    assert [(network["label"], len(network["layers"])) for network in layers["networks"]] == [("plain-8", 7), ("ResNet-8", 7)]
 
 
 def test_what_is_asked_must_be_what_was_run(paper: Path, capsys: pytest.CaptureFixture) -> None:
