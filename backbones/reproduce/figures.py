@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure as Drawing
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from backbones.analysis.curves import read_curve
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure, save_figure
@@ -68,7 +68,7 @@ def make_figure(
         for earlier in [path, numbers] if figure.responses else [path]:
             earlier.unlink(missing_ok=True)
         return [f"{path}: not drawn, as no run can be shown", *lines]
-    _add_footer(drawing, circumstances.describe())
+    _say_of_what(drawing, circumstances.describe())
     save_figure(drawing, path)
     if figure.responses:
         write_json(numbers, {"circumstances": circumstances.describe(), "networks": measured})
@@ -84,16 +84,14 @@ def _how_far(run: Run) -> str:
     return f"{run.state} at step {run.step:,}"
 
 
-def _add_footer(drawing: Drawing, text: str) -> None:
-    """Adds a line below everything else."""
-    inches = 0.22
-    width, height = drawing.get_size_inches()
-    drawing.set_size_inches(width, height + inches)
-    share = inches / (height + inches)
-    engine = drawing.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, share, 1, 1 - share))
-    drawing.text(0.5, share / 2, literal(text), ha="center", va="center", fontsize="x-small", color="0.3")
+def _say_of_what(drawing: Drawing, text: str) -> None:
+    """Adds a line below the panels, or below the title of a figure that has one: there its legend lies below them."""
+    lines = fill(literal(text), width=int(14 * drawing.get_figwidth()))
+    if title := drawing.get_suptitle():
+        drawing.suptitle(f"{title}\n{lines}", fontsize="small")
+    else:
+        footer = "\n".join(filter(None, [drawing.get_supxlabel(), lines]))
+        drawing.supxlabel(footer, fontsize="small", color="0.3")
 
 
 def _curves(
@@ -199,7 +197,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _each(names: Sequence[str], runs: Mapping[str, Run], look: Callable[[Run], T], lines: list[str]) -> dict[str, T]:
-    """What `look` gives for each run, but those that can't be looked at. `lines` says why, and which is not finished."""
+    """What `look` gives for each run, but those that can't be looked at. `lines` says why, and what is not finished."""
     found = {}
     for name in names:
         run = runs[name]

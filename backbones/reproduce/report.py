@@ -49,9 +49,9 @@ class Circumstances:
         return self.scale != "smoke" and not self._other_options()
 
     def describe(self) -> str:
-        """In words: data set, schedule, options."""
+        """In words: data set, schedule, options that change the recipe."""
         schedule = "the paper's schedule" if self.scale == 1 else f"schedule shortened to {_words(self.scale)}"
-        options = [f"{key} {value}" for key, value in self.options.items()]
+        options = [f"{key} {self.options[key]}" for key in self._other_options()]
         return "; ".join([self.data.title, schedule, *options])
 
     def claims_heading(self) -> str:

@@ -176,6 +176,7 @@ def row_as_json(row: MeasuredRow) -> dict[str, Any]:
     runs = [
         {"folder": str(run.folder), "seed": run.seed, "state": run.state, "step": run.step}
         | {key: run.record.get(key) for key in ("git_commit", "hardware", "wall_clock_seconds")}
+        | {"precision": run.record.get("config", {}).get("precision")}
         for run in row.runs
     ]
     return said | judged | measured | {"seeds": len(row.measured.values), "runs": runs}

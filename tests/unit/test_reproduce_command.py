@@ -107,7 +107,7 @@ def test_a_figure_says_what_it_is_of(paper: Path, drawn: dict[str, Figure], caps
     write_run(paper, "a", data="other")
     run(paper, "t", "f", "--experiments", "a", "--data", "other")
     describing, warning = "other data; the paper's schedule", "NOT COMPARABLE with the paper: not the paper's data"
-    assert drawn["f"].texts[-1].get_text() == describing
+    assert drawn["f"].get_supxlabel().endswith(f"\n{describing}")
     printed = capsys.readouterr().out
     assert [printed.count(text) for text in (describing, warning)] == [1, 1]  # for the whole command
     folder = paper.parent / "out" / "other"

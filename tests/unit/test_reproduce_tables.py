@@ -147,7 +147,8 @@ def test_only_the_papers_data_schedule_and_recipe_can_be_compared() -> None:
         assert not circumstances.comparable
         assert reason in circumstances.warning()
         assert ("Less detail." in circumstances.warning()) == (data is other)
-    assert Circumstances("d", own, 0.0625, {}).describe() == "CIFAR-10; schedule shortened to 6.25 % of its length"
+    described = Circumstances("d", own, 0.0625, fast | {"optimizer.lr": 1.0}).describe()
+    assert described == "CIFAR-10; schedule shortened to 6.25 % of its length; optimizer.lr 1.0"
 
 
 def test_orderings_say_something_of_whole_recipes_only() -> None:
