@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from backbones.errors import UserError
 
 _PATIENCE = 60  # seconds that an interrupted process has to end by itself
+_PROCESS = re.compile(rb"^process (\d{1,10})$\n", re.MULTILINE)
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -75,7 +77,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, at_once: int | None = None, k
         The jobs that failed, and those that could not start for that; none but with `keep_going`.
 
     Raises:
-        UserError: a job failed (names its log); or another process is at work in its run folder.
+        UserError: a job failed (names its log), or another process is at work in its run folder; not with `keep_going`.
     """
     cores = os.cpu_count() or 1
     at_once = at_once or min(2, cores)
@@ -87,10 +89,10 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, at_once: int | None = None, k
                     raise KeyboardInterrupt
                 for job in filter(lambda job: job.running, jobs):
                     _look_after(job, folder)
-                    if job.failure and not keep_going:
-                        raise UserError(job.failure)
+                _check(jobs, keep_going)
                 for job in _ready(jobs)[: max(0, at_once - sum(job.running for job in jobs))]:
                     _start(job, folder, threads, _least_used_gpu(jobs))
+                _check(jobs, keep_going)
                 _show(bar, jobs, folder)
                 time.sleep(0.3)
         finally:
@@ -100,6 +102,8 @@ def run_jobs(jobs: Sequence[Job], folder: Path, *, at_once: int | None = None, k
 
 def usable_gpus() -> list[str]:
     """The GPUs of this machine, or those of them that CUDA_VISIBLE_DEVICES leaves, by their names in that variable."""
+    if torch.cuda.device_count() == 0:
+        return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return [str(number) for number in range(torch.cuda.device_count())]
@@ -118,6 +122,22 @@ def in_use(run: Path) -> bool:
     return False
 
 
+def process_at_work(run: Path) -> int | None:
+    """The process that the first line of a run's log names; None where there is none."""
+    try:
+        with _log(run.parent, run.name).open("rb") as file:
+            match = _PROCESS.fullmatch(file.readline(64))
+    except OSError:
+        return None
+    return int(match[1]) if match else None
+
+
+def _check(jobs: Sequence[Job], keep_going: bool) -> None:
+    failures = [job.failure for job in jobs if job.failure]
+    if failures and not keep_going:
+        raise UserError(failures[0])
+
+
 def _ready(jobs: Sequence[Job]) -> list[Job]:
     """The jobs that can start now; marks those that never can."""
     states = {job.name: job for job in jobs}
@@ -128,14 +148,21 @@ def _ready(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _start(job: Job, folder: Path, threads: int, gpu: str | None) -> None:
-    """Starts a job's process. It holds a lock on its log for as long as it lives, even where this process is killed."""
+    """Starts a job's process, which the first line of its log names; the job fails where another one is at work on it.
+
+    The process holds a lock on its log for as long as it lives, even where this process is killed.
+    """
     log = _log(folder, job.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{job.name}: another process is at work on it: wait for it, or end it ({log})") from error
+        except BlockingIOError:
+            other = process_at_work(folder / job.name)
+            number = f" (process {other})" if other else ""
+            job.failure = f"{job.name}: another process is at work on it{number}: wait for it, or end it ({log})"
+            job.done = True
+            return
         except OSError:  # a file system without locks
             pass
         file.truncate(0)
@@ -150,6 +177,7 @@ def _start(job: Job, folder: Path, threads: int, gpu: str | None) -> None:
             | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
             process_group=0,  # a terminal's Ctrl-C reaches this process alone, which passes it on once
         )
+        file.write(f"process {job.process.pid}\n")  # long before an interpreter that starts can print
 
 
 def _look_after(job: Job, folder: Path) -> None:
@@ -258,7 +286,7 @@ def _log(folder: Path, name: str) -> Path:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = _PROCESS.sub(b"", log.read_bytes(), count=1).decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it printed nothing"
 
 

@@ -17,6 +17,7 @@ from backbones.engine.distributed import World, join_world
 from backbones.engine.run import write_json
 from backbones.errors import RunFolderError, UserError
 from backbones.jobs import Job, run_jobs
+from backbones.markdown import format_table
 from backbones.weights import load_classifier
 from detection.data.shapes import shapes_for_detection
 from detection.drawing import draw_detections, grid
@@ -118,14 +119,7 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
         texts = ["-" if number is None else f"{number:.1f}" for number in numbers]
         millions = f"{row['multiply_adds'] / 1e6:.1f} M"
         cells.append([row["backbone"], weights, f"{row['parameters']:,}", millions, *texts])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for line in cells:
-        words = [cell.ljust(w) for cell, w in zip(line[:2], widths[:2], strict=True)]
-        numbers = [cell.rjust(w) for cell, w in zip(line[2:], widths[2:], strict=True)]
-        lines.append(f"| {' | '.join([*words, *numbers])} |")
-    rule = ["-" * (w + 2) for w in widths[:2]] + ["-" * (w + 1) + ":" for w in widths[2:]]
-    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+    return format_table(cells, texts=2)
 
 
 def draw_comparison(folder: Path, count: int = 6) -> Image.Image:

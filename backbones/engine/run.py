@@ -21,6 +21,22 @@ import torch
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import RunFolderError
 
+# Keys of a configuration that leave the recipe as it is: how it is computed, and how often something is written.
+SAME_RECIPE = (
+    "device",
+    "precision",
+    "deterministic",
+    "data.resident",
+    "model.recompute",
+    "train.capture",
+    "train.compile",
+    "train.workers",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.evaluate_every",
+    "train.log_every",
+    "train.log_gradient_norm",
+)
 # What may change between a run and its continuation without changing its result.
 _FREE_TO_CHANGE = (
     "output",

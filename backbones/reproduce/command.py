@@ -61,7 +61,7 @@ def reproduce(
     experiments: list[str] = [],  # noqa: B006
     jobs: int = 1,
     scale: Scale = 1.0,
-    set: dict[str, Any] = {},  # noqa: B006
+    set: dict[str, Any] | str = {},  # noqa: B006
     plan: bool = False,
     output: str = "reproduction",
     paper: str | None = None,
@@ -80,34 +80,37 @@ def reproduce(
         runs: where run folders lie, as <data>[-x<scale>]/<experiment>-seed<k>.
         seeds: a run for each; mean and standard deviation are over them.
         experiments: only these rows.
-        jobs: trainings at a time, each a process of its own (on one GPU they share it; that several seeds in one
-            process would be faster was not measured); dealt out over all GPUs, and over the cores of a CPU.
+        jobs: trainings at a time, each a process of its own; dealt out over all GPUs (on one they share it), and over
+            the cores of a CPU.
         scale: shortens all schedules to this share (0.0625: 4,000 of 64,000 iterations); smoke: some 20 iterations.
         set: options of the training command for every run, by dotted key: '{precision: bf16, train.workers: 8}'.
         plan: show what would be done, and train nothing.
-        output: the folder for tables (.md, .json) and figures (.png).
+        output: the folder for tables (.md, .json) and figures (.png), which go into <data>[-x<scale>] there.
         paper: another declarative file than the checkout's configs/paper.yaml; its config files lie beside it.
     """
     if jobs < 1:
         raise ConfigError(f"jobs {jobs}: give 1 or more")
+    if isinstance(set, str):
+        raise ConfigError(f"set {set}: give options with their values as '{{precision: bf16}}'")
     file = Path(paper) if paper else PAPER_FILE
     work = _look_up(read_paper(paper), file.parent, names, data, Path(runs), seeds, experiments, scale, set)
     planned = work.plan()
     if plan:
         print(f"{', '.join(work.names)}: {work.circumstances.describe()}\n")
-        print(format_plan(planned, work.paper.machine, len(usable_gpus())))
+        print(format_plan(planned, work.paper.machine, len(usable_gpus()), jobs))
         return
-    check_writable(Path(output) / "table")
+    results = run_folder(Path(output), work.circumstances.name, scale)
+    check_writable(results / "table")
     _refuse_running(planned)
     failures = _train(planned, work, root, jobs)
-    _report(work, Path(output), root, failures)
-    failures |= {p.name: f"{p.name}: {p.run.reason}" for p in planned if p.run.state == "broken"}
-    for failure in failures.values():
-        print(failure, file=sys.stderr)
-    if failures:
-        raise UserError(
-            f"{len(failures)} of {len(planned)} run(s) failed, see above; the same command tries them again"
-        )
+    _report(work, results, root, failures)
+    broken = [p.run.reason for p in planned if p.run.state == "broken"]
+    for problem in [*failures.values(), *broken]:
+        print(problem, file=sys.stderr)
+    ends = [f"{len(failures)} of {len(planned)} run(s) failed, see above; the same command tries them again"]
+    ends += [f"{len(broken)} run folder(s) can't be used, see above"]
+    if failures or broken:
+        raise UserError("; ".join(text for text, count in zip(ends, (failures, broken), strict=True) if count))
 
 
 def _look_up(
@@ -162,9 +165,13 @@ def _choose_data(paper: Paper, experiments: Sequence[str], data: str | None) -> 
 
 
 def _refuse_running(planned: Sequence[PlannedRun]) -> None:
-    running = [p.name for p in planned if p.run.state == "running"]
+    running = [p for p in planned if p.run.state == "running"]
     if running:
-        raise UserError(f"{', '.join(running)}: another process trains here now: wait for it, or end it")
+        processes = ", ".join(p.run.reason for p in running if p.run.reason)
+        raise UserError(
+            f"{', '.join(p.name for p in running)}: another process trains here now"
+            f"{f' ({processes})' if processes else ''}: wait for it, or end it"
+        )
 
 
 def _train(planned: Sequence[PlannedRun], work: Work, root: str | None, at_once: int) -> dict[str, str]:
@@ -208,6 +215,7 @@ def _report(work: Work, output: Path, root: str | None, failures: Mapping[str, s
         replace(p.run, state="failed", reason=failures[p.name]) if p.name in failures else p.run
         for p in work.plan()
     ]
+    print("\n" + "\n\n".join(filter(None, [work.circumstances.describe(), work.circumstances.warning()])))
     by_experiment = {name: [run for run in found if run.experiment == name] for name in work.requests}
     for name in work.names:
         if name in work.paper.tables and by_experiment.keys() & work.paper.tables[name].experiments():
@@ -222,7 +230,7 @@ def _report(work: Work, output: Path, root: str | None, failures: Mapping[str, s
                 work.paper.experiments,
                 output,
                 root=root,
-                comparable=work.circumstances.comparable,
+                circumstances=work.circumstances,
             )
             print("\n" + "\n".join(lines))
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure as Drawing
@@ -17,10 +18,12 @@ from backbones.config import ClassificationData
 from backbones.engine.run import write_json
 from backbones.errors import UserError
 from backbones.reproduce.paper import Beginning, Curves, Experiment, Figure, Responses
+from backbones.reproduce.report import Circumstances
 from backbones.reproduce.requests import Request
 from backbones.reproduce.runs import Run
 
 T = TypeVar("T")
+_SMOOTHING = 5  # logged points that a training error is averaged over
 _MOST_BYTES = 2**28
 
 
@@ -33,9 +36,10 @@ def make_figure(
     output: Path,
     *,
     root: str | None,
-    comparable: bool,
+    circumstances: Circumstances,
 ) -> list[str]:
-    """Draws a figure as `<output>/<name>.png`, with its numbers as JSON where they are measured for it.
+    """Draws a figure as `<output>/<name>.png`, with its numbers as JSON where they are measured for it. One that can't
+    be drawn leaves no earlier file behind.
 
     Args:
         name: of the figure.
@@ -45,24 +49,49 @@ def make_figure(
         experiments: for their labels.
         output: the folder of results.
         root: the folder of the data.
-        comparable: whether data and schedule are the paper's; else axes show all that there is.
+        circumstances: of the runs; where they are not the paper's, axes show all that there is.
 
     Returns:
         Lines to print: the file, and what is left out and why.
     """
-    path = output / f"{name}.png"
-    labels = {experiment: experiments[experiment].label for experiment in runs}
+    path, numbers = output / f"{name}.png", output / f"{name}.json"
+    labels = {experiment: _label(experiments[experiment], run) for experiment, run in runs.items()}
+    measured: list[dict[str, Any]] = []
     if figure.curves:
-        drawing, lines = _curves(figure.curves, runs, labels, comparable)
+        drawing, lines = _curves(figure.curves, runs, labels, circumstances.comparable)
     elif figure.responses:
-        drawing, lines = _responses(figure.responses, runs, requests, labels, output / f"{name}.json", root)
+        drawing, measured, lines = _responses(figure.responses, runs, requests, labels, root)
     else:
         assert figure.beginning is not None
         drawing, lines = _beginning(figure.beginning, runs, requests, labels)
     if drawing is None:
+        for earlier in [path, numbers] if figure.responses else [path]:
+            earlier.unlink(missing_ok=True)
         return [f"{path}: not drawn, as no run can be shown", *lines]
+    _say_of_what(drawing, circumstances.describe())
     save_figure(drawing, path)
+    if figure.responses:
+        write_json(numbers, {"circumstances": circumstances.describe(), "networks": measured})
+        lines = [f"numbers: {numbers}", *lines]
     return [f"figure: {path} ({figure.title})", *lines]
+
+
+def _label(experiment: Experiment, run: Run) -> str:
+    return experiment.label if run.state == "finished" else f"{experiment.label} ({_how_far(run)})"
+
+
+def _how_far(run: Run) -> str:
+    return f"{run.state} at step {run.step:,}"
+
+
+def _say_of_what(drawing: Drawing, text: str) -> None:
+    """Adds a line below the panels, or below the title of a figure that has one: there its legend lies below them."""
+    lines = fill(literal(text), width=int(14 * drawing.get_figwidth()))
+    if title := drawing.get_suptitle():
+        drawing.suptitle(f"{title}\n{lines}", fontsize="small")
+    else:
+        footer = "\n".join(filter(None, [drawing.get_supxlabel(), lines]))
+        drawing.supxlabel(footer, fontsize="small", color="0.3")
 
 
 def _curves(
@@ -80,7 +109,7 @@ def _curves(
     if not panels:
         return None, lines
     error_range = figure.error_range if comparable else []
-    return draw_curves(panels, titles, smoothing=figure.smoothing, error_range=error_range), lines
+    return draw_curves(panels, titles, smoothing=_SMOOTHING, error_range=error_range), lines
 
 
 def _responses(
@@ -88,9 +117,8 @@ def _responses(
     runs: Mapping[str, Run],
     requests: Mapping[str, Request],
     labels: Mapping[str, str],
-    numbers: Path,
     root: str | None,
-) -> tuple[Drawing | None, list[str]]:
+) -> tuple[Drawing | None, list[dict[str, Any]], list[str]]:
     lines: list[str] = []
 
     def measure(run: Run) -> Any:
@@ -103,11 +131,8 @@ def _responses(
         return measure_run(run.folder, data, count=figure.pictures, label=labels[run.experiment])
 
     networks = _each([name for name in figure.experiments if name in runs], runs, measure, lines)
-    if not networks:
-        return None, lines
     measured = [{"run": str(runs[name].folder), **asdict(network)} for name, network in networks.items()]
-    write_json(numbers, measured)
-    return draw_responses(list(networks.values())), [f"numbers: {numbers}", *lines]
+    return draw_responses(list(networks.values())) if networks else None, measured, lines
 
 
 def _recorded_root(run: Run) -> str | None:
@@ -172,7 +197,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _each(names: Sequence[str], runs: Mapping[str, Run], look: Callable[[Run], T], lines: list[str]) -> dict[str, T]:
-    """What `look` gives for each run, but those that can't be looked at: `lines` says why."""
+    """What `look` gives for each run, but those that can't be looked at. `lines` says why, and what is not finished."""
     found = {}
     for name in names:
         run = runs[name]
@@ -183,4 +208,7 @@ def _each(names: Sequence[str], runs: Mapping[str, Run], look: Callable[[Run], T
             found[name] = look(run)
         except UserError as error:
             lines.append(f"  without {run.folder.name}: {error}")
+            continue
+        if run.state != "finished":
+            lines.append(f"  {run.folder.name} is not finished: {_how_far(run)}")
     return found

@@ -82,8 +82,6 @@ class Row:
         band: how far from the paper's number still counts as reproduced.
         paper_std: the paper's standard deviation over its runs.
         note: what else the paper says.
-        label: by default the experiment's.
-        metric: by default the table's.
     """
 
     experiment: str
@@ -91,8 +89,6 @@ class Row:
     band: float | None = None
     paper_std: float | None = None
     note: str = ""
-    label: str | None = None
-    metric: str | None = None
 
     @property
     def bound(self) -> tuple[str, float] | None:
@@ -175,7 +171,6 @@ class Curves:
 
     panels: list[Panel]
     error_range: list[float]
-    smoothing: int = 5
 
 
 @dataclass(frozen=True)
@@ -264,6 +259,8 @@ def _check(paper: Paper, folder: Path) -> None:
         _check_table(table, paper, f"tables.{name}")
     for name, figure in paper.figures.items():
         _check_figure(figure, paper, f"figures.{name}")
+        if figure.responses and name in paper.tables:
+            raise ConfigError(f"figures.{name}: its numbers would be written over those of the table of that name")
     if ALL in paper.names():
         raise ConfigError(f"'{ALL}' can't be the name of a table or figure")
 

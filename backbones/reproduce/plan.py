@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.jobs import Job
-from backbones.reproduce.markdown import format_table
+from backbones.markdown import format_table
 from backbones.reproduce.paper import Machine
 from backbones.reproduce.requests import Request, Scale
 from backbones.reproduce.runs import Run
@@ -62,14 +62,22 @@ def job(planned: PlannedRun, root: str | None, threads: int) -> Job:
     )
 
 
-def format_plan(plan: Sequence[PlannedRun], machine: Machine, gpus: int) -> str:
-    """A line for each run, and below them what all takes together."""
+def format_plan(plan: Sequence[PlannedRun], machine: Machine, gpus: int, at_once: int) -> str:
+    """A line for each run, and below them what all takes together.
+
+    Args:
+        plan: the runs.
+        machine: that time and cost are estimated for.
+        gpus: how many there are here.
+        at_once: how many runs are trained at a time.
+    """
     rows = [["run", "state", "steps left", "GPU time", "cost $"]]
     for planned in plan:
         hours = planned.hours_left
         numbers = [f"{planned.steps_left:,}", duration(hours), f"{hours * machine.price:.2f}"]
         rows.append([planned.name, _state(planned), *(numbers if planned.to_train else ["-", "-", "-"])])
     lines = [format_table(rows, texts=2), ""]
+    lines += [planned.run.reason for planned in plan if planned.run.state == "broken"]
     left = [planned for planned in plan if planned.to_train]
     finished = sum(planned.run.state == "finished" for planned in plan)
     lines.append(f"{len(plan)} run(s): {finished} finished, {len(left)} to train or go on with")
@@ -80,7 +88,9 @@ def format_plan(plan: Sequence[PlannedRun], machine: Machine, gpus: int) -> str:
             f"{hours * machine.price:.2f} $ at {machine.price:.2f} $ an hour"
         )
         if gpus:
-            lines.append(f"on the {gpus} GPU(s) here: {duration(hours / gpus)}, if they are as fast")
+            longest = max(planned.hours_left for planned in left)
+            here = max(longest, hours / min(gpus, at_once))
+            lines.append(f"on the {gpus} GPU(s) here, {at_once} at a time: {duration(here)}, if they are as fast")
         else:
             lines.append(f"no GPU here: its cores need something like {duration(hours * machine.cpu_factor)}")
     return "\n".join(lines)
@@ -104,4 +114,4 @@ def _state(planned: PlannedRun) -> str:
     run = planned.run
     if run.state in ("interrupted", "failed", "running"):
         return f"{run.state} at step {run.step:,} of {planned.request.steps:,}"
-    return f"{run.state}: {run.reason}" if run.state == "broken" else run.state
+    return run.state

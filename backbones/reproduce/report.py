@@ -1,40 +1,23 @@
 """A table as files: Markdown for people, JSON for programs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import write_json
+from backbones.engine.run import SAME_RECIPE, write_json
 from backbones.reproduce.paper import DataSet, Paper
 from backbones.reproduce.requests import SMOKE_STEPS, Scale
 from backbones.reproduce.runs import Run
 from backbones.reproduce.tables import (
-    claim_as_json,
+    Measured,
     format_claims,
     format_rows,
     judge,
     measure,
     measure_row,
     row_as_json,
-)
-
-# Options that leave the recipe as it is: how it is computed, and how often something is written.
-_SAME_RECIPE = (
-    "device",
-    "precision",
-    "deterministic",
-    "data.resident",
-    "model.recompute",
-    "train.capture",
-    "train.compile",
-    "train.workers",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.evaluate_every",
-    "train.log_every",
-    "train.log_gradient_norm",
 )
 
 
@@ -59,11 +42,24 @@ class Circumstances:
         """Whether numbers can be held against the paper's: its data, its schedule, its recipe."""
         return not self._departures()
 
+    @property
+    def judged(self) -> bool:
+        """Whether orderings say something of the paper's: on other data and shorter schedules too, not of a mere trial
+        or another recipe."""
+        return self.scale != "smoke" and not self._other_options()
+
     def describe(self) -> str:
-        """In words: data set, schedule, options."""
+        """In words: data set, schedule, options that change the recipe."""
         schedule = "the paper's schedule" if self.scale == 1 else f"schedule shortened to {_words(self.scale)}"
-        options = [f"{key} {value}" for key, value in self.options.items()]
+        options = [f"{key} {self.options[key]}" for key in self._other_options()]
         return "; ".join([self.data.title, schedule, *options])
+
+    def claims_heading(self) -> str:
+        """Above what the paper shows: how much the outcomes mean."""
+        if not self.judged:
+            return "What the paper shows (not judged: these runs are not trained as the paper's):"
+        shortened = "" if self.scale == 1 else f" (judged on a schedule shortened to {_words(self.scale)})"
+        return f"What the paper shows{shortened}:"
 
     def warning(self) -> str:
         """What the reader must know before comparing; empty where there is nothing."""
@@ -79,9 +75,12 @@ class Circumstances:
             reasons.append(f"not the paper's data ({self.data.title})")
         if self.scale != 1:
             reasons.append("not the paper's schedule")
-        if other := [key for key in self.options if key not in _SAME_RECIPE]:
+        if other := self._other_options():
             reasons.append(f"not the paper's recipe ({', '.join(other)} set)")
         return reasons
+
+    def _other_options(self) -> list[str]:
+        return [key for key in self.options if key not in SAME_RECIPE]
 
 
 def write_table(
@@ -97,7 +96,7 @@ def write_table(
         output: the folder of results.
 
     Returns:
-        The Markdown.
+        The Markdown to print, where circumstances and warning stand above all tables.
     """
     table = paper.tables[name]
     rows = [
@@ -109,14 +108,16 @@ def write_table(
     ]
     labels = {key: experiment.label for key, experiment in paper.experiments.items()}
 
-    def number(experiment: str, metric: str | None) -> float | None:
-        return measure(runs.get(experiment, []), metric or table.metric).mean
+    def number(experiment: str, metric: str | None) -> Measured:
+        return measure(runs.get(experiment, []), metric or table.metric)
 
     claims = [judge(claim, number, labels) for claim in table.claims]
-    parts = [f"# {table.title}", circumstances.describe(), circumstances.warning(), format_rows(rows, table.unit)]
-    notes = [f"{row.label}: {row.note}" for row in rows if row.note]
-    parts += ["\n".join(notes), table.note, "What the paper shows:" if claims else "", format_claims(claims)]
-    text = "\n\n".join(filter(None, parts))
+    if not circumstances.judged:
+        claims = [replace(claim, outcome="not judged") for claim in claims]
+    title = f"# {table.title}"
+    notes = [f"{row.experiment.label}: {row.row.note}" for row in rows if row.row.note]
+    heading = circumstances.claims_heading() if claims else ""
+    parts = [format_rows(rows, table.unit), "\n".join(notes), table.note, heading, format_claims(claims)]
     write_json(
         output / f"{name}.json",
         {
@@ -125,15 +126,21 @@ def write_table(
             "metric": table.metric,
             "unit": table.unit,
             "data": circumstances.name,
+            "circumstances": circumstances.describe(),
             "scale": circumstances.scale,
             "options": dict(circumstances.options),
             "comparable": circumstances.comparable,
             "rows": [row_as_json(row) for row in rows],
-            "claims": [claim_as_json(claim) for claim in claims],
+            "claims": [asdict(claim) for claim in claims],
         },
     )
-    write_atomically(output / f"{name}.md", lambda path: path.write_text(text + "\n"))
-    return text
+    whole = _paragraphs(title, circumstances.describe(), circumstances.warning(), *parts)
+    write_atomically(output / f"{name}.md", lambda path: path.write_text(whole + "\n"))
+    return _paragraphs(title, *parts)
+
+
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(filter(None, texts))
 
 
 def _words(scale: Scale) -> str:

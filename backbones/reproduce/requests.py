@@ -20,6 +20,7 @@ _COUNTED_IN_STEPS = (
     "train.log_every",
     "schedule.milestones",
     "schedule.warmup_steps",
+    "schedule.warmup_window",
     "schedule.plateau_window",
 )
 _OURS = ("output", "resume", "overwrite", "allow_mismatch", "seed", "data.root")

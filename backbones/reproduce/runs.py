@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.engine.checkpoint import latest_checkpoint
-from backbones.engine.run import check_output, differences, flatten
+from backbones.engine.run import SAME_RECIPE, check_output, differences, flatten
 from backbones.errors import RunFolderError
-from backbones.jobs import in_use, last_metrics
+from backbones.jobs import in_use, last_metrics, process_at_work
 from backbones.reproduce.requests import Request
 
 State = Literal["to do", "interrupted", "failed", "running", "finished", "broken"]
@@ -25,9 +25,9 @@ class Run:
         experiment: its name.
         seed: of the run.
         folder: the run folder.
-        state: "broken" where its record can't be used; "running" where a process is at work on it.
+        state: "broken" where it can't be used; "running" where a process is at work on it.
         step: what it would go on from.
-        reason: why it failed or is broken.
+        reason: why it failed or is broken, or which process is at work on it.
         record: run.json, or what there is of it.
     """
 
@@ -61,13 +61,13 @@ class Run:
 
 
 def find_run(experiment: str, seed: int, folder: Path, request: Request) -> Run:
-    """The run in a folder as it is now.
+    """The run in a folder as it is now; one that was made otherwise than is asked for is broken.
 
-    Raises:
-        RunFolderError: it was made otherwise than is asked for now; names the first key that differs.
+    A finished run may have been computed otherwise (`SAME_RECIPE`); one that is to go on may not.
     """
     if in_use(folder):
-        return Run(experiment, seed, folder, "running", step=_step(folder))
+        number = process_at_work(folder)
+        return Run(experiment, seed, folder, "running", _step(folder), f"process {number}" if number else "")
     try:
         check_output(str(folder), resume=True, overwrite=False)
         if not (folder / "run.json").exists():
@@ -79,12 +79,15 @@ def find_run(experiment: str, seed: int, folder: Path, request: Request) -> Run:
     except (OSError, ValueError, RecursionError) as problem:
         reason = f"{folder / 'run.json'} can't be used ({' '.join(str(problem).split())[:120]}): remove the folder"
         return Run(experiment, seed, folder, "broken", reason=reason)
+    status = record.get("status")
     for key, before, now in differences({"config": config}, {"config": request.config | {"seed": seed}}):
-        raise RunFolderError(
+        if status == "finished" and key in SAME_RECIPE:
+            continue
+        reason = (
             f"{folder}: its run had {_short(key)} = {_short(before)}, now {_short(now)} is asked for: "
             "set it back, name other --runs, or remove the folder"
         )
-    status = record.get("status")
+        return Run(experiment, seed, folder, "broken", reason=reason)
     if status == "finished":
         return Run(experiment, seed, folder, "finished", request.steps, record=record)
     error = record.get("error")

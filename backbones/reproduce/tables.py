@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from backbones.reproduce.markdown import format_table
+from backbones.markdown import format_table
 from backbones.reproduce.paper import Claim, Condition, Experiment, Row, Table
 from backbones.reproduce.runs import Run
 
-Outcome = Literal["holds", "DOES NOT HOLD", "not run"]
+Outcome = Literal["holds", "DOES NOT HOLD", "not run", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class MeasuredRow:
     """A row with what was measured.
 
     Args:
-        label, parameters, paper, paper_std, band, note: as the declarative file says.
+        row, experiment: as the declarative file says.
         measured: over the seeds.
         difference: measured less paper's; None where there is none, or the two can't be compared.
         verdict: "inside" or "OUTSIDE" the band, "no verdict" where there is nothing to judge by, or why the row is
@@ -48,13 +48,8 @@ class MeasuredRow:
         runs: those that it is made of.
     """
 
-    label: str
-    experiment: str
-    parameters: int | None
-    paper: float | str | None
-    paper_std: float | None
-    band: float | None
-    note: str
+    row: Row
+    experiment: Experiment
     measured: Measured
     difference: float | None
     verdict: str
@@ -82,23 +77,12 @@ def measure_row(
         runs: of it, one a seed.
         comparable: whether data and schedule are the paper's; else there is neither difference nor verdict.
     """
-    measured = measure(runs, row.metric or table.metric)
+    measured = measure(runs, table.metric)
     difference = None
     if comparable and measured.mean is not None and isinstance(row.paper, float):
         difference = measured.mean - row.paper
-    return MeasuredRow(
-        label=row.label or experiment.label,
-        experiment=row.experiment,
-        parameters=experiment.parameters,
-        paper=row.paper,
-        paper_std=row.paper_std,
-        band=row.band,
-        note=row.note,
-        measured=measured,
-        difference=difference,
-        verdict=_verdict(row, measured, runs, comparable),
-        runs=list(runs),
-    )
+    verdict = _verdict(row, measured, runs, comparable)
+    return MeasuredRow(row, experiment, measured, difference, verdict, list(runs))
 
 
 def measure(runs: Sequence[Run], metric: str) -> Measured:
@@ -124,12 +108,12 @@ def _verdict(row: Row, measured: Measured, runs: Sequence[Run], comparable: bool
     return "inside" if abs(value - row.paper) <= row.band + 1e-9 else "OUTSIDE"
 
 
-def judge(claim: Claim, number: Callable[[str, str | None], float | None], label: Mapping[str, str]) -> JudgedClaim:
+def judge(claim: Claim, number: Callable[[str, str | None], Measured], label: Mapping[str, str]) -> JudgedClaim:
     """Whether a claim holds: all of its conditions.
 
     Args:
         claim: of the paper.
-        number: (experiment, metric, or None for the table's) -> the mean over seeds, None where none has finished.
+        number: (experiment, metric, or None for the table's) -> what was measured; its mean counts.
         label: of each experiment.
     """
     outcomes: list[Outcome] = []
@@ -137,11 +121,15 @@ def judge(claim: Claim, number: Callable[[str, str | None], float | None], label
     for condition in claim.conditions:
         mine = number(condition.experiment, condition.metric)
         other = condition.other
-        theirs = number(other, condition.metric) if isinstance(other, str) else other
-        outcomes.append(_outcome(condition, mine, theirs))
+        limit: float | None
+        if isinstance(other, str):
+            theirs = number(other, condition.metric)
+            limit, against = theirs.mean, f"{label[other]} {_with_seeds(theirs)}"
+        else:
+            limit, against = other, f"{other:g}"
+        outcomes.append(_outcome(condition, mine.mean, limit))
         word = "below" if condition.above is None else "above"
-        against = f"{label[other]} {_number(theirs)}" if isinstance(other, str) else f"{other:g}"
-        mine_in_words = " ".join(filter(None, [label[condition.experiment], condition.what, _number(mine)]))
+        mine_in_words = " ".join(filter(None, [label[condition.experiment], condition.what, _with_seeds(mine)]))
         texts.append(f"{mine_in_words} {word} {against}")
     for outcome in ("DOES NOT HOLD", "not run", "holds"):  # one condition that fails decides
         if outcome in outcomes:
@@ -158,17 +146,18 @@ def _outcome(condition: Condition, mine: float | None, theirs: float | None) -> 
 def format_rows(rows: Sequence[MeasuredRow], unit: str) -> str:
     """The rows as a Markdown table."""
     cells = [["network", "parameters", f"paper {unit}", f"measured {unit}", "seeds", "difference", "verdict"]]
-    for row in rows:
-        count, asked = len(row.measured.values), row.measured.asked
+    for measured_row in rows:
+        row, parameters, measured = measured_row.row, measured_row.experiment.parameters, measured_row.measured
+        count, difference, verdict = len(measured.values), measured_row.difference, measured_row.verdict
         cells.append(
             [
-                row.label,
-                "-" if row.parameters is None else f"{row.parameters:,}",
+                measured_row.experiment.label,
+                "-" if parameters is None else f"{parameters:,}",
                 row.paper if isinstance(row.paper, str) else _with_std(row.paper, row.paper_std),
-                _with_std(row.measured.mean, row.measured.std),
-                str(count) if count in (0, asked) else f"{count} of {asked}",
-                "-" if row.difference is None else f"{row.difference:+.2f}",
-                f"{row.verdict} ±{row.band:g}" if row.verdict in ("inside", "OUTSIDE") and row.band else row.verdict,
+                _with_std(measured.mean, measured.std),
+                str(count) if count in (0, measured.asked) else f"{count} of {measured.asked}",
+                "-" if difference is None else f"{difference:+.2f}",
+                f"{verdict} ±{row.band:g}" if verdict in ("inside", "OUTSIDE") and row.band else verdict,
             ]
         )
     return format_table(cells, texts=1, last=1)
@@ -181,23 +170,25 @@ def format_claims(claims: Sequence[JudgedClaim]) -> str:
 
 def row_as_json(row: MeasuredRow) -> dict[str, Any]:
     """A row with every number behind it, and where its runs lie."""
-    plain = {key: value for key, value in vars(row).items() if key not in ("measured", "runs")}
+    said = {"label": row.experiment.label, "parameters": row.experiment.parameters} | asdict(row.row)
+    judged = {"difference": row.difference, "verdict": row.verdict}
     measured = {"values": row.measured.values, "mean": row.measured.mean, "std": row.measured.std}
     runs = [
         {"folder": str(run.folder), "seed": run.seed, "state": run.state, "step": run.step}
         | {key: run.record.get(key) for key in ("git_commit", "hardware", "wall_clock_seconds")}
+        | {"precision": run.record.get("config", {}).get("precision")}
         for run in row.runs
     ]
-    return plain | measured | {"seeds": len(row.measured.values), "runs": runs}
-
-
-def claim_as_json(claim: JudgedClaim) -> dict[str, Any]:
-    """A claim, its outcome and its numbers."""
-    return asdict(claim)
+    return said | judged | measured | {"seeds": len(row.measured.values), "runs": runs}
 
 
 def _with_std(value: float | None, std: float | None) -> str:
     return _number(value) if std is None else f"{_number(value)} ± {std:.2f}"
+
+
+def _with_seeds(measured: Measured) -> str:
+    count = len(measured.values)
+    return f"{_number(measured.mean)} ({count} seed{'' if count == 1 else 's'})" if count else "-"
 
 
 def _number(value: float | None) -> str:

@@ -86,9 +86,9 @@ ABLATIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "3layers": ({"block_layers": 3}, set()),
     "dropout": ({"dropout": 0.3}, set()),
     "no_bn": ({"norm": "none"}, {"data", "optimizer"}),
-    "no_warmup": ({}, {"train", "schedule"}),
-    "fixed_warmup": ({}, {"train", "schedule"}),
-    "error_warmup": ({}, {"train", "schedule"}),
+    "early_no_warmup": ({}, {"train", "schedule"}),
+    "early_fixed_warmup": ({}, {"train", "schedule"}),
+    "early_error_warmup": ({}, {"train", "schedule"}),
 }
 EARLY = ("steps", "log_every", "log_gradient_norm", "checkpoint_every", "evaluate_every")
 
@@ -278,7 +278,7 @@ def test_a_cifar_ablation_changes_what_it_names_and_nothing_else(file: Path) -> 
 
 def test_every_ablation_is_there() -> None:
     names = {f"resnet{depth}_{layers}" for depth in (20, 56) for layers in ("1layer", "3layers")}
-    names |= {f"resnet110_{kind}_warmup" for kind in ("no", "fixed", "error")}
+    names |= {f"resnet110_early_{kind}_warmup" for kind in ("no", "fixed", "error")}
     names |= {"resnet20_no_bn", "plain20_no_bn", "resnet110_dropout", "resnet1202_dropout"}
     assert {file.stem for file in (CONFIGS / "cifar/ablations").glob("*.yaml")} == names
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backbones.errors import UserError
-from backbones.jobs import Job, in_use, last_metrics, run_jobs, usable_gpus
+from backbones.jobs import Job, in_use, last_metrics, process_at_work, run_jobs, usable_gpus
 
 WAIT = "import time; print('started', flush=True); time.sleep(600)"
 
@@ -69,6 +70,28 @@ except KeyboardInterrupt:
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_asked_twice_it_kills_what_does_not_stop(tmp_path: Path) -> None:
+    started = time.monotonic()
+    stubborn = job("a", f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {WAIT}")
+
+    def stop() -> None:
+        while not (tmp_path / "a.log").exists() or "started" not in (tmp_path / "a.log").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.8)  # by then the process has been asked, and has not stopped
+        still_there.append(stubborn.process is not None and stubborn.process.poll() is None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    still_there: list[bool] = []
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([stubborn], tmp_path)
+    assert still_there == [True]
+    assert stubborn.process is not None
+    assert stubborn.process.returncode == -signal.SIGKILL
+    assert time.monotonic() - started < 30  # not after the minute that it would have had
+
+
 def test_processes_can_be_interrupted_where_a_script_ignores_it(tmp_path: Path) -> None:
     """As a shell script's `command &` does."""
     code = "import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
@@ -81,29 +104,31 @@ def test_processes_can_be_interrupted_where_a_script_ignores_it(tmp_path: Path) 
 
 def test_gpus_are_dealt_out_and_threads_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert usable_gpus() == []  # none of them is there
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert usable_gpus() == ["3", "GPU-5"]
     code = "import os, time; time.sleep(0.5); print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
     run_jobs(
         [job(name, code, threads=threads) for name, threads in (("a", 7), ("b", 1), ("c", 2))], tmp_path, at_once=3
     )
-    printed = [(tmp_path / f"{name}.log").read_text().split() for name in "abc"]
+    printed = [(tmp_path / f"{name}.log").read_text().splitlines()[1].split() for name in "abc"]
     assert [threads for _, threads in printed] == ["7", "1", "2"]
     assert [gpu for gpu, _ in printed] == ["3", "GPU-5", "3"]
     # One GPU, or none to see: as the environment says.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert usable_gpus() == []
     run_jobs([job("d", code.replace("0.5", "0"), threads=1)], tmp_path)
-    assert (tmp_path / "d.log").read_text() == " 1\n"
+    assert (tmp_path / "d.log").read_text().splitlines()[1] == " 1"
 
 
 def test_a_run_has_one_process_at_a_time(tmp_path: Path) -> None:
     """Even where the process that started it was killed and could not stop it."""
-    code = f"import os; print(os.getpid(), flush=True); {WAIT}"
     script = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from backbones.jobs import Job, run_jobs
-run_jobs([Job('a', ['-S', '-E', '-c', {code!r}])], Path({str(tmp_path)!r}))
+run_jobs([Job('a', ['-S', '-E', '-c', {WAIT!r}])], Path({str(tmp_path)!r}))
 """
     starter = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     log = tmp_path / "a.log"
@@ -111,11 +136,18 @@ run_jobs([Job('a', ['-S', '-E', '-c', {code!r}])], Path({str(tmp_path)!r}))
         time.sleep(0.02)
     starter.kill()
     starter.wait()
-    orphan = int(log.read_text().split()[0])
+    orphan = process_at_work(tmp_path / "a")
+    assert orphan is not None
+    assert orphan != starter.pid
     try:
         assert in_use(tmp_path / "a")
-        with pytest.raises(UserError, match=r"^a: another process is at work on it"):
+        message = f"a: another process is at work on it (process {orphan}): wait for it, or end it ({log})"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             run_jobs([job("a", "raise SystemExit")], tmp_path)
+        # It costs itself and what needs it; the others go on.
+        jobs = [job("a", WAIT), job("b", "raise SystemExit"), job("c", "raise SystemExit", after="a")]
+        assert run_jobs(jobs, tmp_path, at_once=1, keep_going=True) == [jobs[0], jobs[2]]
+        assert (jobs[0].failure, jobs[1].succeeded) == (message, True)
         assert "started" in log.read_text()  # its log is left alone
     finally:
         os.kill(orphan, signal.SIGKILL)

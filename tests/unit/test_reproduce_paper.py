@@ -12,6 +12,7 @@ from backbones import get_model
 from backbones.errors import ConfigError, UserError
 from backbones.reproduce import paper as module
 from backbones.reproduce.paper import PAPER_FILE, Row, read_paper
+from backbones.reproduce.requests import request
 
 # Section 3 of the paper's facts: parameters and test errors of Table 6.
 TABLE_6 = {
@@ -91,6 +92,55 @@ def test_runs_of_experiments_are_named_alike_nowhere() -> None:
     assert used == paper.experiments.keys()
 
 
+def test_claims_point_the_way_that_the_paper_does() -> None:
+    """Sections 3.2 and 4.2: which of two errors is the lower one."""
+    found = {
+        (c.experiment, "<" if c.above is None else ">", c.other, c.metric)
+        for table in read_paper().tables.values()
+        for claim in table.claims
+        for c in claim.conditions
+    }
+    assert found == {
+        ("resnet56", "<", "resnet20", None),
+        ("resnet110", "<", "resnet20", None),
+        ("plain56", ">", "plain20", None),
+        ("resnet20", "<", "plain20", None),
+        ("resnet56", "<", "plain56", None),
+        ("resnet1202", "<", 0.1, "curve.train.top1_error"),
+        ("resnet1202", ">", "resnet110", None),
+        ("resnet20_1layer", ">", "resnet20", None),
+        ("resnet56_1layer", ">", "resnet56", None),
+        ("resnet1202_dropout", "<", "resnet1202", None),
+    }
+
+
+def test_only_the_published_cifar_10_passes_for_it() -> None:
+    data = read_paper().data
+    assert data["cifar10"].options == {"data.official": True}
+    assert data["cifar10"].stands_for is None
+    assert data["cifar10-jpeg"].stands_for == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup"),
+    [
+        ("resnet110", ("error", 0, 64000)),
+        ("resnet110_fixed_warmup", ("constant", 400, 64000)),
+        ("resnet110_no_warmup", ("linear", 0, 64000)),
+        ("resnet110_early_error_warmup", ("error", 0, 2000)),
+        ("resnet110_early_fixed_warmup", ("constant", 400, 2000)),
+        ("resnet110_early_no_warmup", ("linear", 0, 2000)),
+    ],
+)
+def test_warmups_are_what_they_are_called(name: str, warmup: tuple[str, int, int]) -> None:
+    """400 steps are how long the paper's took (4.2); its rate is a tenth."""
+    paper = read_paper()
+    experiment = paper.experiments[name]
+    config = request(experiment, PAPER_FILE.parent, paper.data[experiment.data], scale=1.0, options={}).config
+    assert (config["schedule.warmup"], config["schedule.warmup_steps"], config["train.steps"]) == warmup
+    assert (config["model.name"], config["schedule.warmup_factor"]) == ("cifar_resnet110", 0.1)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A correct file, and what is in it."""
@@ -144,6 +194,7 @@ WRONG = [
     ("figures.f.responses.experiments", ["b"], r"figures\.f: 'b' is unknown"),
     ("figures.f.responses.experiments", [], r"figures\.f: shows no experiment"),
     ("figures.f.responses", None, r"figures\.f: give one of curves, responses and beginning"),
+    ("figures.t", {"title": "F", "responses": {"experiments": ["a"]}}, r"figures\.t: its numbers would be"),
     ("figures.all", {"title": "F", "responses": {"experiments": ["a"]}}, "'all' can't be the name"),
     ("machine", {"name": "G"}, r"machine: price is missing"),
 ]

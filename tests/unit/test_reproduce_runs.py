@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.errors import ConfigError, RunFolderError, UserError
+from backbones.errors import ConfigError, UserError
 from backbones.reproduce.figures import first_numbers
 from backbones.reproduce.paper import Beginning, DataSet, Experiment, Machine
 from backbones.reproduce.plan import PlannedRun, duration, format_plan, job, run_folder
@@ -57,7 +57,10 @@ def test_a_process_at_work_is_seen_by_its_lock(tmp_path: Path) -> None:
     run = write(tmp_path / "a-seed3", RECORD | {"status": "running"}, 40)
     with (tmp_path / "a-seed3.log").open("w") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        assert (find(run).state, find(run).step) == ("running", 40)
+        assert (find(run).state, find(run).step, find(run).reason) == ("running", 40, "")
+        log.write("process 123\nstep 1\n")
+        log.flush()
+        assert find(run).reason == "process 123"
     assert find(run).state == "interrupted"
 
 
@@ -129,15 +132,32 @@ def test_threads_are_taken_from_no_hostile_record(tmp_path: Path, threads: Any) 
     assert job(PlannedRun(run, ASKED, 1.0), None, threads=5).threads == 5
 
 
-def test_a_run_that_was_made_otherwise_is_refused(tmp_path: Path) -> None:
+def test_a_run_that_was_made_otherwise_is_broken(tmp_path: Path) -> None:
     other = RECORD | {"config": RECORD["config"] | {"train": {"steps": 50}}}  # type: ignore[operator]
-    with pytest.raises(RunFolderError, match=r"a: its run had train\.steps = 50, now 100 is asked for"):
-        find(write(tmp_path / "a", other))
-    with pytest.raises(RunFolderError, match="seed = 3, now 4"):
-        find(write(tmp_path / "a", RECORD), seed=4)
+    found = find(write(tmp_path / "a", other))
+    assert found.state == "broken"
+    assert f"{tmp_path / 'a'}: its run had train.steps = 50, now 100 is asked for" in found.reason
+    assert found.number("center.top1_error") is None
+    found = find(write(tmp_path / "a", RECORD), seed=4)
+    assert (found.state, "seed = 3, now 4" in found.reason) == ("broken", True)
     # What is not in the record of an older run had its default; the data may have moved.
     older = RECORD | {"config": {"train": {"steps": 100}, "model": {"name": "a"}, "seed": 3, "data": {"root": "/old"}}}
     assert find(write(tmp_path / "a", older)).state == "finished"
+
+
+@pytest.mark.parametrize("key", ["precision", "train.compile", "train.log_every", "data.resident", "model.recompute"])
+def test_a_finished_run_may_have_been_computed_otherwise(tmp_path: Path, key: str) -> None:
+    other = RECORD | {"config": RECORD["config"] | {key: "otherwise"}}  # type: ignore[operator]
+    assert find(write(tmp_path / "a", other)).state == "finished"
+
+
+def test_a_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    def state(key: str) -> str:
+        config = RECORD["config"] | {key: "otherwise"}  # type: ignore[operator]
+        return find(write(tmp_path / "a", RECORD | {"status": "interrupted", "config": config})).state
+
+    assert [state(key) for key in ("precision", "train.compile")] == ["broken", "broken"]
+    assert [state(key) for key in ("train.log_every", "train.workers")] == ["interrupted", "interrupted"]
 
 
 def test_the_beginning_of_a_run_takes_numbers_only(tmp_path: Path) -> None:
@@ -158,11 +178,13 @@ def test_the_beginning_of_a_run_takes_numbers_only(tmp_path: Path) -> None:
 @given(st.floats(1e-4, 1.0), st.integers(1, 64000), st.integers(0, 500))
 def test_a_schedule_is_shortened_alike(scale: float, steps: int, warmup: int) -> None:
     config = {"train.steps": steps, "train.evaluate_every": 0, "train.log_every": 100, "schedule.warmup_steps": warmup}
+    config |= {"schedule.warmup_window": 100}
     config |= {"schedule.milestones": [steps // 2 + 1, steps + 1], "train.batch_size": 128}
     shorter = scaled(config, scale)
     assert shorter["train.steps"] == max(1, round(steps * scale))
     assert shorter["train.evaluate_every"] == 0
     assert (shorter["schedule.warmup_steps"] == 0) == (warmup == 0)
+    assert shorter["schedule.warmup_window"] == max(1, round(100 * scale))
     assert shorter["schedule.milestones"] == sorted({max(1, round(m * scale)) for m in config["schedule.milestones"]})
     assert "train.batch_size" not in shorter
     assert "schedule.plateau_window" not in shorter  # where there is none
@@ -203,18 +225,23 @@ def test_the_plan(tmp_path: Path) -> None:
 
     plan = [planned("to do"), planned("interrupted", 75), planned("finished", 100), planned("broken", 0, "no JSON")]
     machine = Machine("G", price=3.0, cpu_factor=100.0)
-    lines = format_plan(plan, machine, gpus=2).splitlines()
+    lines = format_plan(plan, machine, gpus=2, at_once=4).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
     assert cells[0] == ["to_do", "to do", "100", "2.0 hours", "6.00"]
     assert cells[1] == ["interrupted", "interrupted at step 75 of 100", "25", "30.0 minutes", "1.50"]
     assert cells[2] == ["finished", "finished", "-", "-", "-"]
-    assert cells[3][1] == "broken: no JSON"
+    assert cells[3] == ["broken", "broken", "-", "-", "-"]
+    assert lines[6:8] == ["", "no JSON"]
     text = "\n".join(lines)
     assert "4 run(s): 1 finished, 2 to train or go on with" in text
     assert "2.5 hours of one G (an estimate), 7.50 $ at 3.00 $ an hour" in text
-    assert "on the 2 GPU(s) here: 1.2 hours" in text
-    assert "no GPU here: its cores need something like 10.4 days" in format_plan(plan, machine, gpus=0)
-    assert "of one G" not in format_plan(plan[2:3], machine, gpus=0)
+    assert "on the 2 GPU(s) here, 4 at a time: 2.0 hours" in text  # as long as the longest run
+    assert "on the 2 GPU(s) here, 1 at a time: 2.5 hours" in format_plan(plan, machine, gpus=2, at_once=1)
+    assert "on the 2 GPU(s) here, 3 at a time: 4.5 hours" in format_plan(
+        [*plan, *plan, *plan, plan[1], plan[1], plan[1]], machine, gpus=2, at_once=3
+    )
+    assert "no GPU here: its cores need something like 10.4 days" in format_plan(plan, machine, gpus=0, at_once=4)
+    assert "of one G" not in format_plan(plan[2:3], machine, gpus=0, at_once=1)
 
 
 def test_words_and_folders() -> None:

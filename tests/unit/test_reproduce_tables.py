@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.reproduce.markdown import format_table
+from backbones.markdown import format_table
 from backbones.reproduce.paper import Claim, Condition, DataSet, Experiment, Row, Table
 from backbones.reproduce.report import Circumstances
 from backbones.reproduce.runs import Run
-from backbones.reproduce.tables import MeasuredRow, format_claims, format_rows, judge, measure_row, row_as_json
+from backbones.reproduce.tables import (
+    Measured,
+    MeasuredRow,
+    format_claims,
+    format_rows,
+    judge,
+    measure_row,
+    row_as_json,
+)
 
 TABLE = Table("T", "center.top1_error", "%", [])
 EXPERIMENT = Experiment("ResNet-20", "a.yaml", "cifar10", 1.0, parameters=269722)
@@ -93,23 +101,31 @@ def test_the_table_in_words() -> None:
     assert cells[2] == ["ResNet-20", "269,722", "8.75", "8.75 ± 0.35", "2 of 3", "+0.00", "inside ±0.5"]
     assert cells[3] == ["ResNet-20", "269,722", "8.75", "93.00", "1", "-", "no verdict"]
     assert len({len(line) for line in lines}) == 1
-    assert row_as_json(some)["values"] == {0: 9.0, 1: 8.5}
+    said = {"label": "ResNet-20", "experiment": "resnet20", "parameters": 269722, "paper": 8.75, "band": 0.5}
+    assert row_as_json(some).items() >= (said | {"values": {0: 9.0, 1: 8.5}, "verdict": "inside"}).items()
 
 
 def judged(numbers: dict[str, float | None], *conditions: Condition) -> tuple[str, list[str]]:
-    claim = judge(Claim("c", list(conditions)), lambda name, metric: numbers.get(metric or name), {"a": "A", "b": "B"})
+    def number(name: str, metric: str | None) -> Measured:
+        value = numbers.get(metric or name)
+        return Measured({} if value is None else {3: value - 0.5, 5: value + 0.5} if name == "b" else {0: value}, 2)
+
+    claim = judge(Claim("c", list(conditions)), number, {"a": "A", "b": "B"})
     assert format_claims([claim]).startswith(f"- **{claim.outcome}**: c (")
     return claim.outcome, claim.numbers
 
 
 def test_claims() -> None:
     below, above = Condition("a", below="b"), Condition("a", above="b")
-    assert judged({"a": 1.0, "b": 2.0}, below) == ("holds", ["A 1.00 below B 2.00"])
-    assert judged({"a": 1.0, "b": 2.0}, above) == ("DOES NOT HOLD", ["A 1.00 above B 2.00"])
+    assert judged({"a": 1.0, "b": 2.0}, below) == ("holds", ["A 1.00 (1 seed) below B 2.00 (2 seeds)"])
+    assert judged({"a": 1.0, "b": 2.0}, above) == ("DOES NOT HOLD", ["A 1.00 (1 seed) above B 2.00 (2 seeds)"])
     assert judged({"a": 2.0, "b": 2.0}, above)[0] == "DOES NOT HOLD"
-    assert judged({"a": 1.0}, below) == ("not run", ["A 1.00 below B -"])
+    assert judged({"a": 1.0}, below) == ("not run", ["A 1.00 (1 seed) below B -"])
     training = Condition("a", below=0.1, metric="curve.train.top1_error", what="training error")
-    assert judged({"curve.train.top1_error": 0.05}, training) == ("holds", ["A training error 0.05 below 0.1"])
+    assert judged({"curve.train.top1_error": 0.05}, training) == (
+        "holds",
+        ["A training error 0.05 (1 seed) below 0.1"],
+    )
     # All conditions must hold; one that does not is enough.
     assert judged({"a": 1.0, "b": 2.0}, below, training)[0] == "not run"
     assert judged({"a": 1.0, "b": 2.0}, above, training)[0] == "DOES NOT HOLD"
@@ -131,7 +147,22 @@ def test_only_the_papers_data_schedule_and_recipe_can_be_compared() -> None:
         assert not circumstances.comparable
         assert reason in circumstances.warning()
         assert ("Less detail." in circumstances.warning()) == (data is other)
-    assert Circumstances("d", own, 0.0625, {}).describe() == "CIFAR-10; schedule shortened to 6.25 % of its length"
+    described = Circumstances("d", own, 0.0625, fast | {"optimizer.lr": 1.0}).describe()
+    assert described == "CIFAR-10; schedule shortened to 6.25 % of its length; optimizer.lr 1.0"
+
+
+def test_orderings_say_something_of_whole_recipes_only() -> None:
+    other = DataSet("JPEG", stands_for="cifar10")
+    fast = {"precision": "bf16"}
+    for scale, options, judged_as_well, heading in [
+        (1.0, fast, True, "What the paper shows:"),
+        (0.5, {}, True, "What the paper shows (judged on a schedule shortened to 50 % of its length):"),
+        ("smoke", {}, False, "What the paper shows (not judged: these runs are not trained as the paper's):"),
+        (1.0, {"optimizer.lr": 1.0}, False, "What the paper shows (not judged: these runs are not trained as"),
+    ]:
+        circumstances = Circumstances("d", other, scale, options)  # type: ignore[arg-type]
+        assert circumstances.judged == judged_as_well
+        assert circumstances.claims_heading().startswith(heading)
 
 
 def test_columns_are_even() -> None:
