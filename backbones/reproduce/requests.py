@@ -97,6 +97,8 @@ def scaled(config: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
     shorter: dict[str, Any] = {}
     for key in _COUNTED_IN_STEPS:
         value = config.get(key)
+        if key == "schedule.warmup_window" and config.get("schedule.warmup") != "error":
+            continue  # nothing looks at it
         if isinstance(value, list):
             shorter[key] = sorted({steps(count) for count in value})
         elif value is not None:
