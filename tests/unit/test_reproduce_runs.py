@@ -175,16 +175,17 @@ def test_the_beginning_of_a_run_takes_numbers_only(tmp_path: Path) -> None:
         first_numbers(run, figure, share=0.5)
 
 
-@given(st.floats(1e-4, 1.0), st.integers(1, 64000), st.integers(0, 500))
-def test_a_schedule_is_shortened_alike(scale: float, steps: int, warmup: int) -> None:
+@given(st.floats(1e-4, 1.0), st.integers(1, 64000), st.integers(0, 500), st.booleans())
+def test_a_schedule_is_shortened_alike(scale: float, steps: int, warmup: int, by_error: bool) -> None:
     config = {"train.steps": steps, "train.evaluate_every": 0, "train.log_every": 100, "schedule.warmup_steps": warmup}
-    config |= {"schedule.warmup_window": 100}
+    config |= {"schedule.warmup_window": 100, "schedule.warmup": "error" if by_error else "linear"}
     config |= {"schedule.milestones": [steps // 2 + 1, steps + 1], "train.batch_size": 128}
     shorter = scaled(config, scale)
     assert shorter["train.steps"] == max(1, round(steps * scale))
     assert shorter["train.evaluate_every"] == 0
     assert (shorter["schedule.warmup_steps"] == 0) == (warmup == 0)
-    assert shorter["schedule.warmup_window"] == max(1, round(100 * scale))
+    window = max(1, round(100 * scale))
+    assert shorter.get("schedule.warmup_window") == (window if by_error else None)  # else nothing looks at it
     assert shorter["schedule.milestones"] == sorted({max(1, round(m * scale)) for m in config["schedule.milestones"]})
     assert "train.batch_size" not in shorter
     assert "schedule.plateau_window" not in shorter  # where there is none
