@@ -1,12 +1,14 @@
 """What the tests share: the packs of real data, found through RESNET_TEST_DATA."""
 
 import os
+import pickle
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ARCHIVES = {
@@ -37,6 +39,24 @@ def data_pack(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return folders[name]
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def bright_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A function that makes CIFAR-10's layout with so many pictures a file, whose class is their brightness."""
+
+    def make(count: int) -> Path:
+        root = tmp_path_factory.mktemp("cifar")
+        folder = root / "cifar-10-batches-py"
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for name in [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]:
+            labels = np.arange(count) % 10
+            pixels = (25 * labels[:, None] + rng.integers(0, 25, (count, 3072))).astype(np.uint8)
+            (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels.tolist()}, protocol=2))
+        return root
+
+    return make
 
 
 def _unpack(archive: Path, folder: Path) -> Path:

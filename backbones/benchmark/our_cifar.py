@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -10,6 +9,7 @@ from backbones.benchmark.measure import Segment, Stopwatch
 from backbones.config import ClassificationData
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.sampler import StepSampler
+from backbones.data.statistics import compute_statistics
 from backbones.engine.acceleration import Precision
 from backbones.engine.distributed import World
 from backbones.engine.loop import TrainOptions, TrainState, train
@@ -62,15 +62,13 @@ VARIANTS = {
 
 def resident_input(dataset: ClassificationDataset, architecture: str, device: torch.device) -> TrainingInput:
     """The pictures on the device, less their mean picture."""
-    assert dataset.pixels is not None
-    total = sum((part.sum(0, dtype=np.float64) for part in np.array_split(dataset.pixels, 50)), np.float64(0))
-    mean = (np.asarray(total) / len(dataset)).transpose(2, 0, 1)
+    statistics = compute_statistics(dataset, size=32, shorter=None, workers=0, progress=False)
     metadata = WeightsMetadata(
         task="classification",
         architecture=architecture,
         options={},
         classes=dataset.class_names,
-        mean=mean.tolist(),
+        mean=statistics.mean_picture.tolist(),
         std=[1.0, 1.0, 1.0],
         input_size=32,
         test_resize=None,

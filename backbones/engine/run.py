@@ -333,6 +333,7 @@ def git_commit() -> str | None:
 
 
 def describe_hardware() -> dict[str, Any]:
+    """CPU, number of cores, GPU and name of this machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": platform.processor() or platform.machine(),

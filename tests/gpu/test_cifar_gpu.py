@@ -1,17 +1,12 @@
 """CIFAR training on a GPU, kernel by kernel, as a CUDA graph, compiled: the same losses, and exact resume."""
 
 import json
-import os
-import pickle
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first use of cuBLAS
 
 from backbones.config import ClassificationData, ModelConfig, OptimizerConfig, PretrainConfig
 from backbones.engine import loop
@@ -26,27 +21,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def full_float32() -> Iterator[None]:
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10's layout: 300 training and 60 test pictures, whose class is their brightness."""
-    root = tmp_path_factory.mktemp("cifar")
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]:
-        labels = np.arange(60) % 10
-        pixels = (25 * labels[:, None] + rng.integers(0, 25, (60, 3072))).astype(np.uint8)
-        (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels.tolist()}, protocol=2))
-    return root
+def root(bright_cifar10: Callable[[int], Path]) -> Path:
+    """300 training and 60 test pictures."""
+    return bright_cifar10(60)
 
 
 def train(

@@ -1,16 +1,12 @@
 """Training on a GPU: the losses of a CPU, in float32 and bfloat16, and a resumed run ends in the same bits."""
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first use of cuBLAS
 
 from backbones.config import ClassificationData, ModelConfig, OptimizerConfig, PretrainConfig
 from backbones.data.shapes import CLASS_NAMES
@@ -29,16 +25,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no usable GPU"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """Full float32 on the GPU, as on the CPU; and the settings that a test changes put back."""
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """Training on CIFAR-10's layout with the pictures on the device: the recipe of 4.2, exact resume, several processes."""
 
 import hashlib
-import pickle
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from commands import ROOT, launch, metrics, record, start
@@ -19,18 +18,9 @@ from backbones.weights import load_weights
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10's layout: 60 training and 12 test pictures, whose class is their brightness."""
-    root = tmp_path_factory.mktemp("cifar")
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]:
-        labels = np.arange(12) % 10
-        pixels = (25 * labels[:, None] + rng.integers(0, 25, (12, 3072))).astype(np.uint8)
-        batch = {b"data": pixels, b"labels": labels.tolist()}
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
-    return root
+def root(bright_cifar10: Callable[[int], Path]) -> Path:
+    """60 training and 12 test pictures."""
+    return bright_cifar10(12)
 
 
 def arguments(root: Path, output: Path, *more: str) -> list[str]:
