@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from backbones.config import TrainingConfig, check_optimizer, compare_with_expected
-from backbones.data.sampler import StepSampler
+from backbones.data.sampler import LikeShapes, StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
 from backbones.engine.loop import TrainState, portion_size, restore, train
 from backbones.engine.plateau import Plateau
-from backbones.engine.run import DIVERGED_BATCH, RunFolder, check_output, open_run, write_json
+from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.engine.step import ComputeLoss, why_not_captured
 from backbones.engine.warmup import ErrorWarmup
@@ -58,6 +58,7 @@ def fit(
     name_sample: Callable[[int], str],
     watch: str = "loss",
     official_data: bool | None = None,
+    groups: LikeShapes | None = None,
     finish: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
     """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
@@ -74,6 +75,7 @@ def fit(
         name_sample: what to call a training sample in messages.
         watch: which of the numbers of `compute_loss` a plateau or a warm-up of the schedule watches.
         official_data: whether the data are a published set's own files; None where that is not known.
+        groups: samples that stand together in the order of training.
         finish: called when the last step is done, before the weights are saved.
 
     Returns:
@@ -116,6 +118,7 @@ def fit(
             seed=config.seed,
             rank=world.rank,
             world_size=world.size,
+            groups=groups,
         )
         train(
             state,
@@ -140,15 +143,16 @@ def fit(
             return None
         run.log(options.steps, "test", curve_values(results))
         run.update(results=results)
-        _print_results(config, run, format_results(results), results)
+        print(format_results(results))
+        print_outcome(config, run.weights, results)
         return results
 
 
-def _print_results(config: TrainingConfig, run: RunFolder, table: str, results: dict[str, Any]) -> None:
-    print(table)
+def print_outcome(config: TrainingConfig, weights: Path, results: dict[str, Any]) -> None:
+    """Says how results compare with what the experiment should reach, and where the weights are."""
     if config.expected:
         print(compare_with_expected(results, config.expected))
-    print(f"weights: {run.weights}")
+    print(f"weights: {weights}")
 
 
 def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int], str], folder: Path | None) -> str:

@@ -37,10 +37,12 @@ class DetectionData:
         name: voc (a VOCdevkit or year folder), coco (`<root>/<split>/`, `<root>/annotations/`) or the built-in shapes.
         root: the folder of the data; shapes need none.
         train_split: trained on; several are joined by a plus: VOC2007/trainval+VOC2012/trainval.
-        test_split: tested on.
+        test_split: tested on; null: not tested (the objects of some test sets are not published).
         shorter_side: pictures are scaled to this shorter side,
         longest_side: or to this longer side, where that makes them smaller.
         flip: train on mirror images too.
+        like_shapes: so many pictures of about the same aspect ratio stand together in the order of training; at best as
+            many as a process sees at a time, since pictures of one size are faster together. 1 for none.
         bad_boxes: a box without area or outside its picture is an error, or is clipped or dropped (repair).
         train_size: how many training pictures the built-in shapes draw.
         test_size: how many test pictures they draw.
@@ -49,10 +51,11 @@ class DetectionData:
     name: Literal["voc", "coco", "shapes"] = "voc"
     root: str | None = None
     train_split: str = "trainval"
-    test_split: str = "test"
+    test_split: str | None = "test"
     shorter_side: int = 600
     longest_side: int = 1000
     flip: bool = True
+    like_shapes: int = 2
     bad_boxes: Literal["error", "repair"] = "error"
     train_size: int = 4000
     test_size: int = 500
@@ -71,6 +74,24 @@ class AnchorConfig:
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
 
 
+@dataclass
+class RPNStages:
+    """Where the two stages of alternating training that train the RPN differ from its two others, which follow `train`
+    and `schedule`; null: they do not.
+
+    Args:
+        steps: optimizer steps of each.
+        batch_size: pictures of one of them.
+        accumulate: portions of one of them.
+        milestones: steps at which the learning rate is lowered.
+    """
+
+    steps: int | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    milestones: list[int] | None = None
+
+
 @dataclass(kw_only=True)
 class DetectorConfig(TrainingConfig):
     """Trains Faster R-CNN on a pretrained network, tests it, and leaves a run folder.
@@ -84,6 +105,10 @@ class DetectorConfig(TrainingConfig):
         anchors: where proposals start.
         rpn: the region proposal network.
         roi: the detector on the regions.
+        scheme: "joint" trains all at once (approximate joint training); "alternating" in Faster R-CNN's four steps:
+            RPN; Fast R-CNN on its proposals; RPN on the layers of that, which are shared and fixed from then on; Fast
+            R-CNN on the proposals of that. Each is a run of its own in the folder `stages` of the run.
+        rpn_stages: of the alternating scheme.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -91,6 +116,8 @@ class DetectorConfig(TrainingConfig):
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNOptions = field(default_factory=RPNOptions)
     roi: RoIOptions = field(default_factory=RoIOptions)
+    scheme: Literal["joint", "alternating"] = "joint"
+    rpn_stages: RPNStages = field(default_factory=RPNStages)
     # The defaults of Faster R-CNN.
     train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=2))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.001, weight_decay=5e-4))
@@ -102,7 +129,7 @@ def check_data(data: DetectionData) -> None:
     Raises:
         ConfigError: names the key.
     """
-    for name in ("shorter_side", "train_size", "test_size"):
+    for name in ("shorter_side", "train_size", "test_size", "like_shapes"):
         if getattr(data, name) < 1:
             raise ConfigError(f"data.{name} {getattr(data, name)}: give 1 or more")
     if data.longest_side < data.shorter_side:

@@ -57,6 +57,7 @@ class Sample:
         index: its place in the data set.
         original_size: (height, width) of the picture before resizing.
         seed: decides every random choice made for this picture in this step (which anchors and regions are sampled).
+        proposals: (P, 4) float32 in the pixels of `image`, where they were made before.
     """
 
     image: Tensor
@@ -64,3 +65,4 @@ class Sample:
     index: int
     original_size: tuple[int, ...]
     seed: int
+    proposals: Tensor | None = None

@@ -1,30 +1,24 @@
-"""Training detectors (4.3, approximate joint training). Also the command `train_detector`."""
+"""Training detectors (4.3). Also the command `train_detector`."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.cli import run_command
 from backbones.config import check_options
-from backbones.data.loader import training_batches
 from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
-from backbones.data.sampler import SampleKey
-from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import join_world
 from backbones.errors import ConfigError
-from backbones.training import fit, prepare
+from backbones.training import prepare
 from backbones.weights import WeightsMetadata, check_same_network, load_classifier
+from detection.alternating import check_stages, train_alternating
 from detection.config import DetectionData, DetectorConfig, check_data
 from detection.data.annotations import BadBoxes, DetectionDataset
-from detection.data.readers import fingerprint, for_testing, read_split
-from detection.data.samples import make_sample
-from detection.evaluate.evaluate import evaluate_detections, format_results
-from detection.inference.detect import detect_in_dataset
-from detection.models import FasterRCNN, describe_parameters, get_detector
-from detection.structures import Sample
-from detection.weights import detector_arguments, detector_metadata, save_detector
+from detection.data.readers import for_testing, read_split
+from detection.training import DetectorTask, fit_detector, score_on_test_set
+from detection.weights import detector_metadata
 
 
 def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
@@ -40,11 +34,14 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
         prepare(config, world)
         data = config.data
         check_data(data)
+        check_stages(config, world.size)
         _check_training(config, on_gpu=world.device.type == "cuda")
         backbone, state = _backbone(config)
         train_set = _read(data, data.train_split, data.train_size, None, data.bad_boxes)
         classes = train_set.annotations.class_names
-        test_set = _read(data, data.test_split, data.test_size, classes, for_testing(data.bad_boxes))
+        test_set = None
+        if data.test_split is not None:
+            test_set = _read(data, data.test_split, data.test_size, classes, for_testing(data.bad_boxes))
         metadata = detector_metadata(
             backbone,
             classes,
@@ -58,54 +55,12 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             shorter_side=data.shorter_side,
             longest_side=data.longest_side,
         )
-        detector = get_detector(**detector_arguments(metadata))
-        if state is not None:
-            detector.load_backbone(state)
-        detector.to(world.device, parameter_dtype(config.precision))
-
-        def load(key: SampleKey) -> Sample:
-            return make_sample(
-                train_set,
-                key.index,
-                shorter=data.shorter_side,
-                longest=data.longest_side,
-                flip=data.flip,
-                seed=key.seed,
-            )
-
-        def test() -> dict[str, Any]:
-            detections = detect_in_dataset(
-                detector,
-                test_set,
-                shorter=data.shorter_side,
-                longest=data.longest_side,
-                world=world,
-                precision=config.precision,
-                workers=config.train.workers,
-            )
-            return evaluate_detections(test_set.annotations, detections, ["coco", "voc07", "voc12"])
-
-        return fit(
-            config,
-            world,
-            detector,
-            description=_describe(config, metadata, detector, train_set, test_set),
-            samples=len(train_set),
-            fingerprint=fingerprint(train_set),
-            batches=lambda sampler: training_batches(
-                load,
-                sampler,
-                workers=config.train.workers,
-                collate=list,
-                pin_memory=world.device.type == "cuda",
-            ),
-            compute_loss=detection_loss,
-            test=test,
-            curve_values=_curve_values,
-            save=lambda path: save_detector(path, detector, metadata),
-            format_results=format_results,
-            name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
-        )
+        task = DetectorTask(config, world, metadata, state, train_set, test_set)
+        title = _describe(config, metadata, train_set, test_set)
+        if config.scheme == "alternating":
+            return train_alternating(task, title)
+        detector = task.build()
+        return fit_detector(task, config, detector, title=title, test=partial(score_on_test_set, task, detector))
 
 
 def _check_training(config: DetectorConfig, *, on_gpu: bool) -> None:
@@ -117,14 +72,6 @@ def _check_training(config: DetectorConfig, *, on_gpu: bool) -> None:
             raise ConfigError(f"train.{name}: not for detectors, whose pictures and regions differ in number and size")
     if config.schedule.warmup == "error":
         raise ConfigError("schedule.warmup error: is about a classifier's training error; give linear or constant")
-
-
-def detection_loss(model: nn.Module, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of the four losses (4.3, Faster R-CNN) over a micro-batch, and each of them."""
-    losses = model(
-        [sample.image for sample in samples], [sample.target for sample in samples], [sample.seed for sample in samples]
-    )
-    return torch.stack(list(losses.values())).sum(), losses
 
 
 def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor] | None]:
@@ -172,25 +119,17 @@ def _read(
 
 
 def _describe(
-    config: DetectorConfig,
-    metadata: WeightsMetadata,
-    detector: FasterRCNN,
-    train_set: DetectionDataset,
-    test_set: DetectionDataset,
+    config: DetectorConfig, backbone: WeightsMetadata, train_set: DetectionDataset, test_set: DetectionDataset | None
 ) -> str:
     origin = config.backbone.weights or "new weights"
+    test = f"{len(test_set):,} test" if test_set else "no test"
     lines = [
-        f"Faster R-CNN on {metadata.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} "
-        f"training and {len(test_set):,} test pictures of {len(metadata.classes)} classes"
+        f"Faster R-CNN on {backbone.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} "
+        f"training and {test} pictures of {len(train_set.annotations.class_names)} classes"
     ]
     if train_set.repaired or train_set.dropped:
         lines.append(f"bad boxes: {train_set.repaired} clipped, {train_set.dropped} dropped")
-    return "\n".join([*lines, describe_parameters(detector)])
-
-
-def _curve_values(results: dict[str, Any]) -> dict[str, float]:
-    values = {**results["coco"], "voc07_mAP": results["voc07"]["mAP"], "voc12_mAP": results["voc12"]["mAP"]}
-    return {name: value for name, value in values.items() if value is not None}
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -32,6 +32,7 @@ class StepSampler:
         size: pictures in the data set.
         batch_size: pictures of one optimizer step, over all processes; divisible by `accumulate * world_size`.
         start_step, steps: the steps to yield batches for.
+        groups: pictures that stand together in the order; by default each stands alone.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class StepSampler:
         seed: int,
         rank: int,
         world_size: int,
+        groups: "LikeShapes | None" = None,
     ):
         self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
         self.start_step, self.steps, self.seed = start_step, steps, seed
         self.rank, self.world_size = rank, world_size
+        self.groups = groups
 
     def __len__(self) -> int:
         return (self.steps - self.start_step) * self.accumulate
@@ -60,7 +63,7 @@ class StepSampler:
             for position in portion:
                 if position // self.size != epoch:
                     epoch = position // self.size
-                    order = epoch_order(self.size, self.seed, epoch)
+                    order = self._order(epoch)
                 index = int(order[position % self.size])
                 keys.append(SampleKey(index, derive_seed(self.seed, epoch, index)))
             yield keys
@@ -77,11 +80,49 @@ class StepSampler:
         """The places in the data set of a step's whole batch, over all processes."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = {position // self.size for position in positions}
-        orders = {epoch: epoch_order(self.size, self.seed, epoch) for epoch in epochs}
+        orders = {epoch: self._order(epoch) for epoch in epochs}
         return [int(orders[position // self.size][position % self.size]) for position in positions]
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        order = epoch_order(self.size, self.seed, epoch)
+        return order if self.groups is None else group_like_shapes(order, self.groups, seed=self.seed, epoch=epoch)
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
     """The shuffle of one epoch: (size,) int64."""
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch, -1))
     return torch.randperm(size, generator=generator)
+
+
+@dataclass(frozen=True)
+class LikeShapes:
+    """Pictures of like shape shall stand together, so that few of a micro-batch differ in size.
+
+    Args:
+        aspect_ratios: (N,) of all pictures.
+        size: how many stand together; at best a multiple of a micro-batch, or a divisor.
+    """
+
+    aspect_ratios: torch.Tensor
+    size: int
+
+
+_WINDOW = 64
+"""Groups are made of as many groups' pictures that follow each other: like enough in shape, and still random."""
+
+
+def group_like_shapes(order: torch.Tensor, groups: LikeShapes, *, seed: int, epoch: int) -> torch.Tensor:
+    """Changes the shuffle (N,) of an epoch so that groups are of like shape.
+
+    Each window of the shuffle is sorted by aspect ratio and cut into groups, and all groups are shuffled again. Groups
+    begin at multiples of their size in the order of the whole training: what an epoch begins and ends with, less than a
+    group, stays where it was.
+    """
+    size = groups.size
+    head = -epoch * len(order) % size
+    count = max(len(order) - head, 0) // size
+    body = order[head : head + count * size]
+    by_shape = [window[groups.aspect_ratios[window].argsort(stable=True)] for window in body.split(_WINDOW * size)]
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, -3))
+    shuffled = torch.cat([body[:0], *by_shape]).view(count, size)[torch.randperm(count, generator=generator)]
+    return torch.cat([order[:head], shuffled.flatten(), order[head + count * size :]])

@@ -59,6 +59,7 @@ _OWN = (
     DIVERGED_BATCH,
     "weights.safetensors",
     "checkpoints",
+    "stages",
     "events.out.tfevents.*",
     ".*.tmp",
     "run.json",

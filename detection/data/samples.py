@@ -27,21 +27,33 @@ def scale_boxes(boxes: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return boxes * boxes.new_tensor([width, height, width, height])
 
 
+def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
+    """Boxes (N, 4) in the mirror image of a picture of that width."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([width - x2, y1, width - x1, y2], 1)
+
+
 def mirror(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     """The mirror image (3, H, W) and its objects."""
-    width = image.shape[2]
-    x1, y1, x2, y2 = target.boxes.unbind(1)
-    return image.flip(2), Target(torch.stack([width - x2, y1, width - x1, y2], 1), target.labels, target.ignore)
+    return image.flip(2), Target(mirror_boxes(target.boxes, image.shape[2]), target.labels, target.ignore)
 
 
 def make_sample(
-    dataset: DetectionDataset, index: int, *, shorter: int, longest: int, flip: bool = False, seed: int = 0
+    dataset: DetectionDataset,
+    index: int,
+    *,
+    shorter: int,
+    longest: int,
+    flip: bool = False,
+    seed: int = 0,
+    proposals: Tensor | None = None,
 ) -> Sample:
     """One picture of the data set at the network's size.
 
     Args:
         shorter, longest: see `resize_scale`.
         flip: mirror the picture in half of all cases; `seed` decides.
+        proposals: (P, 4) in the pixels of the resized picture, which are mirrored with it.
 
     Raises:
         DataError: the picture can't be read, or has another size than its annotation says.
@@ -57,4 +69,5 @@ def make_sample(
     target = Target(scale_boxes(target.boxes, original, image), target.labels, target.ignore)
     if flip and torch.rand((), generator=torch.Generator().manual_seed(derive_seed(seed, 0))) < 0.5:
         image, target = mirror(image, target)
-    return Sample(image, target, index, tuple(original.shape[1:]), seed)
+        proposals = None if proposals is None else mirror_boxes(proposals, image.shape[2])
+    return Sample(image, target, index, tuple(original.shape[1:]), seed, proposals)

@@ -1,6 +1,6 @@
 """Running a detector over the pictures of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ def detect_in_dataset(
     precision: Precision = "fp32",
     batch_size: int = 1,
     workers: int = 0,
+    proposals: Callable[[int], Tensor] | None = None,
 ) -> list[Detections]:
     """The detections in every picture, in the data set's order and its pixels, on the CPU; the same in every process.
 
@@ -33,16 +34,19 @@ def detect_in_dataset(
     Args:
         detector: in eval mode.
         shorter, longest: the size at which pictures are shown to it.
+        proposals: gives those of a picture, in the pixels of its resized copy, in the place of the detector's own.
     """
 
     def load(index: int) -> Sample:
-        return make_sample(dataset, index, shorter=shorter, longest=longest)
+        given = None if proposals is None else proposals(index)
+        return make_sample(dataset, index, shorter=shorter, longest=longest, proposals=given)
 
     indices = range(world.rank, len(dataset), world.size)
     found: list[tuple[int, Detections]] = []
     for samples in testing_batches(load, indices, batch_size=batch_size, workers=workers, collate=list):
         with autocast(precision, world.device):
-            detections = detector([sample.image for sample in samples])
+            given = None if proposals is None else [sample.proposals for sample in samples]
+            detections = detector([sample.image for sample in samples], proposals=given)
         for sample, each in zip(samples, detections, strict=True):
             found.append((sample.index, in_original_pixels(each.to("cpu"), sample.image, sample.original_size)))
     everything: dict[int, Detections] = dict(pair for part in gather_objects(found) for pair in part)

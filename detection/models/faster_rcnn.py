@@ -18,6 +18,9 @@ from detection.models.roi_heads import RoIHeads, RoIOptions, postprocess
 from detection.models.rpn import RPN, RPNOptions
 from detection.structures import Detections, Target
 
+Part = Literal["all", "rpn", "regions"]
+"""What is trained: the whole detector, the RPN on the shared layers, or what is run on regions, on shared layers."""
+
 CLASSIFYING_LAYERS = ("fc.", "classifier.6.")
 """How the names of the weights of a ResNet's and a VGG's last layer begin: detection has no use for these."""
 
@@ -73,7 +76,8 @@ def get_detector(
 
 
 class FasterRCNN(nn.Module):
-    """The detector, trained by approximate joint training: no gradient flows into the coordinates of proposals.
+    """The detector. Trained as a whole, by approximate joint training (no gradient flows into the coordinates of
+    proposals), or a part at a time.
 
     Args:
         backbone: a network without its classifying layer; the other arguments are those of `get_detector`.
@@ -117,12 +121,18 @@ class FasterRCNN(nn.Module):
         self.roi_heads = RoIHeads(self.split, num_classes, options=roi)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        self.freeze_stages = tuple(freeze_stages)
-        for name in self.freeze_stages:
-            require(name in backbone.stages(), "freeze_stages", name, f"among {', '.join(backbone.stages())}")
+        self.freeze_stages: tuple[str, ...] = ()
+        self.freeze(freeze_stages)
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Fixes further stages, of "conv1" to "conv5". Raises ConfigError if there is none of that name."""
+        stages = self.backbone.stages()
+        for name in names:
+            require(name in stages, "freeze_stages", name, f"among {', '.join(stages)}")
+        self.freeze_stages = tuple(dict.fromkeys([*self.freeze_stages, *names]))
         for module in self._frozen_modules():
             module.requires_grad_(False)
-        self.train()  # which leaves those stages in evaluation mode
+        self.train(self.training)  # which leaves those stages in evaluation mode
 
     def _frozen_modules(self) -> list[nn.Module]:
         stages = self.backbone.stages()
@@ -136,40 +146,110 @@ class FasterRCNN(nn.Module):
         return self
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, seeds: Sequence[int] | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        seeds: Sequence[int] | None = None,
+        proposals: Sequence[Tensor] | None = None,
+        part: Part = "all",
     ) -> dict[str, Tensor] | list[Detections]:
         """Losses in training mode, detections in evaluation mode.
+
+        Images of one size go through the layers together, others apart: none sees the padding of another.
 
         Args:
             images: (3, h, w) uint8 RGB each, of any sizes, already resized.
             targets: the objects of each image, in its pixels; needed in training.
             seeds: decide, each for its image alone, which anchors and regions are trained on; by default drawn from
                 PyTorch's global generator.
+            proposals: (P, 4) of each image, in the place of those of this network's RPN.
+            part: the part of the detector whose losses are wanted; "regions" needs proposals.
 
         Returns:
-            In training, the losses "rpn_objectness", "rpn_box", "classification" and "box": means over the images of
-            the image's own loss. In evaluation, the detections of each image in its pixels, best score first.
+            In training, the losses of the RPN, "rpn_objectness" and "rpn_box", and of the regions, "classification"
+            and "box": means over the images of the image's own loss. In evaluation, the detections of each image in
+            its pixels, best score first.
         """
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        features = self.features(images)
-        predictions = self.rpn.predict(features, sizes)
+        groups = self._images_by_size(images)
         if not self.training:
-            proposals = self.rpn.propose(predictions, sizes)
-            scores, boxes = self.roi_heads.score_regions(features, proposals)
-            counts = [len(p) for p in proposals]
-            regions = zip(scores.split(counts), boxes.split(counts), sizes, strict=True)
-            return [postprocess(*each, self.roi_heads.options) for each in regions]
+            found: dict[int, Detections] = {}
+            for group in groups:
+                given = None if proposals is None else [proposals[i] for i in group]
+                found |= zip(group, self._detect([images[i] for i in group], given), strict=True)
+            return [found[i] for i in range(len(images))]
 
         if targets is None:
             raise ValueError("a detector in training mode needs targets; call eval() to detect")
         if seeds is None:
             seeds = torch.randint(2**62, (len(images),)).tolist()
+        losses: dict[str, Tensor] = {}
+        for group in groups:
+            given = None if proposals is None else [proposals[i] for i in group]
+            picked = [images[i] for i in group], [targets[i] for i in group], [seeds[i] for i in group]
+            for name, loss in self._losses(*picked, given, part).items():
+                share = loss * (len(group) / len(images))
+                losses[name] = losses[name] + share if name in losses else share
+        return losses
+
+    def _images_by_size(self, images: Sequence[Tensor]) -> list[list[int]]:
+        """Places of images whose feature maps are of one size."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(images):
+            groups.setdefault(tuple(-(-side // self.split.stride) for side in image.shape[1:]), []).append(place)
+        return list(groups.values())
+
+    def _losses(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target],
+        seeds: Sequence[int],
+        proposals: Sequence[Tensor] | None,
+        part: Part,
+    ) -> dict[str, Tensor]:
+        """The losses of images with feature maps of one size."""
+        sizes = _sizes(images)
+        features = self.features(images)
         targets = [target.to(features.device) for target in targets]
-        # The RPN's losses first: non-maximum suppression waits for the GPU, which then has something to do.
-        objectness, rpn_box = self.rpn.loss(predictions, sizes, targets, seeds)
-        proposals = self.rpn.propose(predictions, sizes)
-        classification, box = self.roi_heads.loss(features, proposals, targets, seeds)
-        return {"rpn_objectness": objectness, "rpn_box": rpn_box, "classification": classification, "box": box}
+        losses: dict[str, Tensor] = {}
+        if part != "regions":
+            predictions = self.rpn.predict(features, sizes)
+            # Before non-maximum suppression, which waits for the GPU: it then has something to do.
+            losses["rpn_objectness"], losses["rpn_box"] = self.rpn.loss(predictions, sizes, targets, seeds)
+            if proposals is None and part == "all":
+                proposals = self.rpn.propose(predictions, sizes, to_train=True)
+        if part != "rpn":
+            if proposals is None:
+                raise ValueError("the losses of regions alone need proposals")
+            proposals = [each.to(features.device) for each in proposals]
+            losses["classification"], losses["box"] = self.roi_heads.loss(features, proposals, targets, seeds)
+        return losses
+
+    def _detect(self, images: Sequence[Tensor], proposals: Sequence[Tensor] | None) -> list[Detections]:
+        """The detections in images with feature maps of one size."""
+        sizes = _sizes(images)
+        features = self.features(images)
+        if proposals is None:
+            proposals = self.rpn.propose(self.rpn.predict(features, sizes), sizes, to_train=False)
+        proposals = [each.to(features.device) for each in proposals]
+        scores, boxes = self.roi_heads.score_regions(features, proposals)
+        counts = [len(each) for each in proposals]
+        regions = zip(scores.split(counts), boxes.split(counts), sizes, strict=True)
+        return [postprocess(*each, self.roi_heads.options) for each in regions]
+
+    @torch.no_grad()
+    def propose(self, image: Tensor, *, to_train: bool) -> Tensor:
+        """The proposals (P, 4) in one image (3, h, w) uint8, best first; see `RPN.propose`."""
+        sizes = _sizes([image])
+        (proposals,) = self.rpn.propose(self.rpn.predict(self.features([image]), sizes), sizes, to_train=to_train)
+        return proposals
+
+    def train_only(self, part: Part) -> None:
+        """Fixes the layers that the losses of `part` have no use for."""
+        if part == "rpn":
+            for module in (self.roi_heads, *self.split.region_layers()):
+                module.requires_grad_(False)
+        elif part == "regions":
+            self.rpn.requires_grad_(False)
 
     def features(self, images: Sequence[Tensor]) -> Tensor:
         """The shared feature map (N, C, H, W) of images (3, h, w) uint8.
@@ -217,6 +297,10 @@ def describe_parameters(detector: FasterRCNN) -> str:
         trainable, frozen = (sum(counts) for counts in zip(*map(_count, modules), strict=True))
         lines.append(f"{name:<6}{trainable:>14,}{frozen:>14,}")
     return "\n".join(lines)
+
+
+def _sizes(images: Sequence[Tensor]) -> list[tuple[int, int]]:
+    return [(image.shape[-2], image.shape[-1]) for image in images]
 
 
 def _count(module: nn.Module) -> tuple[int, int]:

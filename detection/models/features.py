@@ -1,10 +1,11 @@
 """A backbone taken apart for detection (4.3): layers that all regions of a picture share, layers run on each."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.models import StagedNetwork, run_stages
 from backbones.models.resnet import ResNet
@@ -31,6 +32,15 @@ class SplitBackbone(ABC):
         self.stride = stage.stride
         self.region_channels = network.num_features
 
+    def shared_stages(self) -> list[str]:
+        """The names of the stages that all regions share."""
+        names = list(self.network.stages())
+        return names[: names.index(self.last_shared) + 1]
+
+    @abstractmethod
+    def region_layers(self) -> Sequence[nn.Module]:
+        """The layers that are run on each region."""
+
     def shared(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) normalised pictures to (N, channels, H / stride, W / stride) features."""
         return run_stages(self.network, pictures, "conv1", self.last_shared)
@@ -47,6 +57,9 @@ class SplitResNet(SplitBackbone):
     pool_size = 14
     any_pool_size = True
 
+    def region_layers(self) -> Sequence[nn.Module]:
+        return self.network.stages()["conv5"].modules
+
     def region(self, pooled: Tensor) -> Tensor:
         return run_stages(self.network, pooled, "conv5", "conv5").mean(dim=(2, 3))
 
@@ -58,6 +71,9 @@ class SplitVGG(SplitBackbone):
     last_shared = "conv5"
     pool_size = 7
     any_pool_size = False
+
+    def region_layers(self) -> Sequence[nn.Module]:
+        return [self.network.classifier]
 
     def region(self, pooled: Tensor) -> Tensor:
         return self.network.classifier(pooled.flatten(1))

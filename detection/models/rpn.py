@@ -10,8 +10,7 @@ Shapes and names:
     deltas  (n, 4) box regression, see `boxes.encode`
     S       anchors of one picture that the loss is computed on
 
-Cells that are padding have no anchors, and borders are the picture's own. But where pictures of different sizes share
-a map, the layers below have seen the padding beyond a border: features next to it are not those of the picture alone.
+Cells that are padding have no anchors, and borders are the picture's own.
 """
 
 from collections.abc import Sequence
@@ -149,13 +148,17 @@ class RPN(nn.Module):
         return predictions
 
     @torch.no_grad()
-    def propose(self, predictions: Sequence[Predictions], sizes: Sequence[Size]) -> list[Tensor]:
-        """The proposals of each picture, (P, 4), best first, P from 1 to `post_nms`; no gradient flows through them."""
-        return [self._propose(p, size) for p, size in zip(predictions, sizes, strict=True)]
+    def propose(self, predictions: Sequence[Predictions], sizes: Sequence[Size], *, to_train: bool) -> list[Tensor]:
+        """The proposals of each picture, (P, 4), best first, P from 1 to `post_nms`; no gradient flows through them.
 
-    def _propose(self, predictions: Predictions, size: Size) -> Tensor:
+        Args:
+            to_train: as many as a detector is trained on, or as few as it is tested on.
+        """
+        return [self._propose(p, size, to_train) for p, size in zip(predictions, sizes, strict=True)]
+
+    def _propose(self, predictions: Predictions, size: Size, to_train: bool) -> Tensor:
         o = self.options
-        before, after = (o.pre_nms_train, o.post_nms_train) if self.training else (o.pre_nms_test, o.post_nms_test)
+        before, after = (o.pre_nms_train, o.post_nms_train) if to_train else (o.pre_nms_test, o.post_nms_test)
         scores, index = predictions.logits.topk(min(before, len(predictions.logits)))
         boxes = decode(predictions.deltas[index], predictions.anchors[index])
         # Of a diverging network too: RoI align crashes on boxes that are no numbers, before anyone sees the loss.

@@ -61,7 +61,7 @@ def slow_proposals(predictions: Predictions, size: tuple[int, int], before: int,
 
 @pytest.mark.parametrize("training", [True, False])
 def test_proposals_equal_a_plain_implementation(training: bool):
-    rpn = make_rpn(pre_nms_train=150, post_nms_train=60, pre_nms_test=80, post_nms_test=12).train(training)
+    rpn = make_rpn(pre_nms_train=150, post_nms_train=60, pre_nms_test=80, post_nms_test=12)
     sizes = [(70, 100), (96, 60)]
     generator = torch.Generator().manual_seed(1)
     predictions = rpn.predict(torch.randn(2, 4, 6, 7, generator=generator, dtype=torch.float64), sizes)
@@ -69,7 +69,7 @@ def test_proposals_equal_a_plain_implementation(training: bool):
     for p in predictions:
         p.logits = torch.randn(p.logits.shape, generator=generator, dtype=torch.float64)
         p.deltas = torch.randn(p.deltas.shape, generator=generator, dtype=torch.float64) * 0.5
-    proposals = rpn.propose(predictions, sizes)
+    proposals = rpn.propose(predictions, sizes, to_train=training)
     for p, size, ours in zip(predictions, sizes, proposals, strict=True):
         expected = slow_proposals(p, size, *((150, 60) if training else (80, 12)))
         assert not training or len(expected) > 12
@@ -80,13 +80,15 @@ def test_proposals_equal_a_plain_implementation(training: bool):
 def test_small_boxes_never_become_proposals_however_good():
     rpn = make_rpn().eval()
     predictions = predictions_of([[0, 0, 10, 30], [40, 40, 60, 60], [70, 70, 95, 95]], [9.0, 1.0, 2.0])
-    (proposals,) = rpn.propose([predictions], [(100, 100)])
+    (proposals,) = rpn.propose([predictions], [(100, 100)], to_train=False)
     assert proposals.tolist() == [[70, 70, 95, 95], [40, 40, 60, 60]]
 
 
 def test_a_picture_smaller_than_the_minimum_keeps_its_boxes():
     rpn = make_rpn().eval()
-    (proposals,) = rpn.propose([predictions_of([[-5, -5, 20, 20], [0, 0, 5, 5]], [0.0, 1.0])], [(10, 12)])
+    (proposals,) = rpn.propose(
+        [predictions_of([[-5, -5, 20, 20], [0, 0, 5, 5]], [0.0, 1.0])], [(10, 12)], to_train=False
+    )
     assert proposals.tolist() == [[0, 0, 5, 5], [0, 0, 12, 10]]
 
 
@@ -202,7 +204,7 @@ def test_perfect_regression_has_no_loss_and_recovers_the_objects():
     predictions.deltas = encode(wanted.expand_as(predictions.anchors), predictions.anchors)
     _, box = rpn.loss([predictions], [size], [make_target(wanted.tolist())], [0])
     assert box.item() == pytest.approx(0, abs=1e-12)
-    (proposals,) = rpn.propose([predictions], [size])
+    (proposals,) = rpn.propose([predictions], [size], to_train=False)
     torch.testing.assert_close(proposals, wanted)
 
 
@@ -225,8 +227,8 @@ def test_options_that_make_no_sense_are_named(key: str, value: float):
 def test_proposals_of_a_diverging_network_are_still_boxes(bad: float) -> None:
     """RoI align would crash on anything else."""
     predictions = predictions_of([[0, 0, 40, 40], [30, 30, 70, 70]], [bad, 1.0], torch.full((2, 4), bad).double())
-    for rpn in (make_rpn().train(), make_rpn().eval()):
-        (boxes,) = rpn.propose([predictions], [(80, 64)])
+    for to_train in (True, False):
+        (boxes,) = make_rpn().propose([predictions], [(80, 64)], to_train=to_train)
         assert len(boxes) >= 1
         assert boxes.isfinite().all()
         assert ((boxes >= 0) & (boxes <= 80)).all()

@@ -1,0 +1,157 @@
+"""One training of a detector, or of a part of it: what the joint and the alternating scheme have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.data.loader import training_batches
+from backbones.data.sampler import LikeShapes, SampleKey
+from backbones.engine.acceleration import parameter_dtype
+from backbones.engine.distributed import World
+from backbones.training import fit
+from backbones.weights import WeightsMetadata
+from detection.config import DetectorConfig
+from detection.data.annotations import DetectionDataset
+from detection.data.proposals import StoredProposals
+from detection.data.readers import fingerprint
+from detection.data.samples import make_sample
+from detection.evaluate.evaluate import evaluate_detections, format_results
+from detection.inference.detect import detect_in_dataset
+from detection.models import FasterRCNN, Part, describe_parameters, get_detector
+from detection.structures import Sample
+from detection.weights import detector_arguments, save_detector
+
+
+@dataclass(frozen=True)
+class DetectorTask:
+    """What is to be trained, and on what.
+
+    Args:
+        config: of the whole run.
+        world: this process among all.
+        metadata: of the detector.
+        backbone: the weights of the classifier that it starts from; None: new ones.
+        train_set, test_set: the pictures; None: not tested.
+    """
+
+    config: DetectorConfig
+    world: World
+    metadata: WeightsMetadata
+    backbone: dict[str, Tensor] | None
+    train_set: DetectionDataset
+    test_set: DetectionDataset | None
+
+    def build(self) -> FasterRCNN:
+        """The detector as it is before training: the classifier's weights, and new ones that the seed decides."""
+        torch.manual_seed(self.config.seed)
+        detector = get_detector(**detector_arguments(self.metadata))
+        if self.backbone is not None:
+            detector.load_backbone(self.backbone)
+        return detector.to(self.world.device, parameter_dtype(self.config.precision))
+
+    def viewing(self) -> dict[str, Any]:
+        """How pictures are shown to a network that is tested: what `detection.inference` wants to know."""
+        return {
+            "shorter": self.config.data.shorter_side,
+            "longest": self.config.data.longest_side,
+            "world": self.world,
+            "precision": self.config.precision,
+            "workers": self.config.train.workers,
+        }
+
+
+def fit_detector(
+    task: DetectorTask,
+    config: DetectorConfig,
+    detector: FasterRCNN,
+    *,
+    title: str,
+    part: Part = "all",
+    proposals: StoredProposals | None = None,
+    test: Callable[[], dict[str, Any]],
+) -> dict[str, Any] | None:
+    """Trains a part of `detector` into the run folder `config.output`, and tests it.
+
+    Args:
+        config: of this training.
+        title: what this is, to print.
+        proposals: of the training pictures, for the part "regions".
+        test: the results of the detector as it is, the same in every process.
+
+    Returns:
+        The results, in the main process.
+    """
+    train_set, data = task.train_set, config.data
+    detector.train_only(part)
+
+    def load(key: SampleKey) -> Sample:
+        return make_sample(
+            train_set,
+            key.index,
+            shorter=data.shorter_side,
+            longest=data.longest_side,
+            flip=data.flip,
+            seed=key.seed,
+            proposals=None if proposals is None else proposals(key.index),
+        )
+
+    sizes = torch.from_numpy(train_set.annotations.sizes)
+    return fit(
+        config,
+        task.world,
+        detector,
+        description=f"{title}\n{describe_parameters(detector)}",
+        samples=len(train_set),
+        fingerprint=fingerprint(train_set),
+        batches=lambda sampler: training_batches(
+            load,
+            sampler,
+            workers=config.train.workers,
+            collate=list,
+            pin_memory=task.world.device.type == "cuda",
+        ),
+        compute_loss=partial(detection_loss, part=part),
+        test=test,
+        curve_values=curve_values,
+        save=lambda path: save_detector(path, detector, task.metadata),
+        format_results=format_results,
+        name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
+        groups=LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes) if data.like_shapes > 1 else None,
+    )
+
+
+def detection_loss(model: nn.Module, samples: Sequence[Sample], part: Part = "all") -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of the losses (4.3, Faster R-CNN) over a micro-batch, and each of them: four, or two of a part."""
+    losses = model(
+        [sample.image for sample in samples],
+        [sample.target for sample in samples],
+        [sample.seed for sample in samples],
+        [sample.proposals for sample in samples] if part == "regions" else None,
+        part,
+    )
+    return torch.stack(list(losses.values())).sum(), losses
+
+
+def score_on_test_set(
+    task: DetectorTask, detector: FasterRCNN, proposals: StoredProposals | None = None
+) -> dict[str, Any]:
+    """All metrics on the test set; none where there is none.
+
+    Args:
+        proposals: of the test pictures, in the place of the detector's own.
+    """
+    if task.test_set is None:
+        return {}
+    detections = detect_in_dataset(detector, task.test_set, **task.viewing(), proposals=proposals)
+    return evaluate_detections(task.test_set.annotations, detections, ["coco", "voc07", "voc12"])
+
+
+def curve_values(results: dict[str, Any]) -> dict[str, float]:
+    """The numbers among the results that are worth a curve."""
+    values = {**results.get("coco", {}), **results.get("proposals", {})}
+    values |= {f"{metric}_mAP": results[metric]["mAP"] for metric in ("voc07", "voc12") if metric in results}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
