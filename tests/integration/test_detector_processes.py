@@ -15,7 +15,12 @@ from backbones.weights import load_weights
 from detection.test import main as evaluate_main
 from detection.train import main as train_main
 
-POOLINGS = ("roi_align", "roi_pool")
+# Training in four steps too, with pictures of several sizes.
+RUNS = {
+    "roi_align": ("--roi.pooling", "roi_align"),
+    "roi_pool": ("--roi.pooling", "roi_pool"),
+    "alternating": ("--scheme", "alternating", "--train.steps", "8", "--train.checkpoint_every", "8"),
+}
 # Starting torchrun takes longer than all that these commands do: it starts once for all of them. Each command has a
 # port of its own, by which its processes find each other: torchrun's own store serves only one after the other.
 COMMANDS = """
@@ -29,9 +34,18 @@ for name, port, arguments in json.loads(sys.argv[1]):
 """
 
 
-def training(output: Path, weights: Path, pooling: str) -> list[str]:
-    steps = ["--train.steps", "20", "--train.checkpoint_every", "20", "--precision", "fp64", "--roi.pooling", pooling]
-    return [*SMALL, *steps, "--backbone.weights", str(weights), "--output", str(output)]
+def training(output: Path, weights: Path, name: str) -> list[str]:
+    steps = [
+        "--train.steps",
+        "20",
+        "--train.checkpoint_every",
+        "20",
+        "--precision",
+        "fp64",
+        "--roi.score_threshold",
+        "0.02",
+    ]
+    return [*SMALL, *steps, *RUNS[name], "--backbone.weights", str(weights), "--output", str(output)]
 
 
 def evaluation(output: Path, model: Path) -> list[str]:
@@ -54,14 +68,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process and two leave: runs ("one roi_align", ...) and tests of the same detector."""
     folder = tmp_path_factory.mktemp("processes")
     weights = write_backbone(folder / "resnet18.safetensors", width=4)
-    for pooling in POOLINGS:
-        train_main(training(folder / f"one {pooling}", weights, pooling))
+    for name in RUNS:
+        train_main(training(folder / f"one {name}", weights, name))
     evaluate_main(evaluation(folder / "one test", folder / "one roi_align"))
 
     script = folder / "commands.py"
     script.write_text(COMMANDS)
-    ports = free_ports(3)
-    commands = [("train", ports.pop(), training(folder / f"two {each}", weights, each)) for each in POOLINGS]
+    ports = free_ports(len(RUNS) + 1)
+    commands = [("train", ports.pop(), training(folder / f"two {each}", weights, each)) for each in RUNS]
     commands.append(("evaluate", ports.pop(), evaluation(folder / "two test", folder / "one roi_align")))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
@@ -72,22 +86,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("2 process(es) on cpu") == len(POOLINGS)  # only one of the two speaks
+    assert result.stdout.count("2 process(es) on cpu") == 2 + 4  # only one of the two speaks
     return folder
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_training_ends_in_the_same_weights(folder: Path, pooling: str) -> None:
+@pytest.mark.parametrize("name", RUNS)
+def test_training_ends_in_the_same_weights(folder: Path, name: str) -> None:
     start, _ = load_weights(folder / "resnet18.safetensors")
-    one, _ = load_weights(folder / f"one {pooling}")
-    two, _ = load_weights(folder / f"two {pooling}")
+    one, _ = load_weights(folder / f"one {name}")
+    two, _ = load_weights(folder / f"two {name}")
     assert one.keys() == two.keys()
     assert {tensor.dtype for tensor in one.values()} == {torch.float64}
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-9)
+    for key, tensor in one.items():
+        torch.testing.assert_close(two[key], tensor, rtol=0, atol=1e-9)
     moved = (one["backbone.layer4.0.conv1.weight"] - start["layer4.0.conv1.weight"]).abs().max()
     assert moved > 1e-3
-    assert (record(folder / f"one {pooling}")["processes"], record(folder / f"two {pooling}")["processes"]) == (1, 2)
+    assert (record(folder / f"one {name}")["processes"], record(folder / f"two {name}")["processes"]) == (1, 2)
 
 
 def test_every_picture_is_tested_once(folder: Path) -> None:

@@ -23,7 +23,8 @@ def make(backbone: str = "resnet18", **options: object) -> FasterRCNN:
     """A tiny detector with live batch normalisation and nothing frozen, unless asked for otherwise."""
     torch.manual_seed(0)
     settings: dict = {"norm": "batch", "freeze_stages": (), "rpn": RPN, "roi": ROI, "anchor_scales": (16, 32, 64)}
-    return get_detector(backbone, 3, backbone_options={"width": 4}, **(settings | options))
+    settings |= {"backbone_options": {"width": 4}}
+    return get_detector(backbone, 3, **(settings | options))
 
 
 def picture(height: int = 64, width: int = 80, seed: int = 0) -> Tensor:
@@ -108,19 +109,69 @@ def test_a_batchs_loss_is_the_mean_of_its_pictures_losses():
     assert all(other[name] != both[name] for name in ("rpn_objectness", "classification"))
 
 
-def test_anchors_and_regions_do_not_depend_on_batch_mates(monkeypatch: pytest.MonkeyPatch):
+def test_a_picture_does_not_see_its_batch_mates():
+    """Of whatever sizes: no padding of another picture, no other choice of anchors and regions."""
     detector = make(norm="frozen").double()
-    seen: list[Tensor] = []
-    rpn_loss = detector.rpn._loss
+    images = [picture(64, 80, 1), picture(120, 50, 2), picture(64, 80, 3), picture(63, 77, 4)]
+    targets = [TARGETS[0], objects((4, 30, 30, 100)), TARGETS[1], objects()]
+    together = detector(images, targets, seeds=[1, 2, 3, 4])
+    alone = [detector([i], [t], seeds=[s]) for s, (i, t) in enumerate(zip(images, targets, strict=True), 1)]
+    assert list(together) == LOSSES
+    for name in LOSSES:
+        torch.testing.assert_close(together[name], sum(each[name] for each in alone) / 4, rtol=1e-10, atol=1e-12)
+    detector.eval()
+    with torch.no_grad():
+        for found, image in zip(detector(images), images, strict=True):
+            (expected,) = detector([image])
+            torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-9, atol=1e-9)
+            assert torch.equal(found.labels, expected.labels)
 
-    def spy(predictions, size, target, seed):
-        seen.append(predictions.anchors)
-        return rpn_loss(predictions, size, target, seed)
 
-    monkeypatch.setattr(detector.rpn, "_loss", spy)
-    detector([IMAGES[0]], [TARGETS[0]], seeds=[5])
-    detector([picture(120, 130), IMAGES[0]], [TARGETS[1], TARGETS[0]], seeds=[9, 5])
-    assert torch.equal(seen[0], seen[2])
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+def test_losses_of_the_parts_are_those_of_the_whole(backbone: str):
+    network = {"width": 4} if backbone == "resnet18" else {"width": 4, "dropout": 0}
+    detector = make(backbone, norm="frozen", backbone_options=network)
+    whole = detector(IMAGES, TARGETS, seeds=[1, 2])
+    rpn = detector(IMAGES, TARGETS, seeds=[1, 2], part="rpn")
+    assert list(rpn) == LOSSES[:2]
+    proposals = [detector.propose(image, to_train=True) for image in IMAGES]
+    regions = detector(IMAGES, TARGETS, seeds=[1, 2], proposals=proposals, part="regions")
+    assert list(regions) == LOSSES[2:]
+    for name, loss in (rpn | regions).items():
+        torch.testing.assert_close(loss, whole[name])
+    with pytest.raises(ValueError, match="proposals"):
+        detector(IMAGES, TARGETS, seeds=[1, 2], part="regions")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+@pytest.mark.parametrize("part", ["rpn", "regions"])
+def test_a_part_trains_alone(backbone: str, part: str):
+    """What has no use in the part is fixed, and all the rest gets a gradient."""
+    detector = make(backbone, norm="frozen")
+    detector.train_only(part)
+    proposals = [detector.propose(image, to_train=True) for image in IMAGES]
+    total(detector(IMAGES, TARGETS, seeds=[1, 2], proposals=proposals, part=part)).backward()
+    learning = {name for name, p in detector.named_parameters() if p.requires_grad}
+    assert learning == {name for name, p in detector.named_parameters() if p.grad is not None}
+    regions = ("roi_heads.", "backbone.layer4.", "backbone.classifier.")
+    others = regions if part == "rpn" else ("rpn.",)
+    assert learning == {name for name, _ in detector.named_parameters() if not name.startswith(others)}
+    detector.freeze(detector.split.shared_stages())
+    learning = {name for name, p in detector.named_parameters() if p.requires_grad}
+    own = ("rpn.",) if part == "rpn" else regions
+    assert learning == {name for name, _ in detector.named_parameters() if name.startswith(own)}
+
+
+def test_given_regions_take_the_place_of_proposals():
+    detector = make(norm="frozen").eval()
+    with torch.no_grad():
+        own = [detector.propose(image, to_train=False) for image in IMAGES]
+        for expected, found in zip(detector(IMAGES), detector(IMAGES, proposals=own), strict=True):
+            torch.testing.assert_close(found.boxes, expected.boxes)
+        (none,) = detector(IMAGES[:1], proposals=[own[0][:0]])
+        assert len(none) == 0
+        (one,) = detector(IMAGES[:1], proposals=[own[0][:1]])
+        assert 0 < len(one) <= 3  # one region, a box of each class
 
 
 def test_seeds_come_from_the_global_generator_if_not_given():

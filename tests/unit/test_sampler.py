@@ -1,5 +1,6 @@
 """The training order: the same whatever the number of processes, the portions, and the step it starts from."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from backbones.data.loader import testing_batches as batches_for_tests
 from backbones.data.loader import training_batches
-from backbones.data.sampler import SampleKey, StepSampler
+from backbones.data.sampler import LikeShapes, SampleKey, StepSampler, epoch_order, group_like_shapes
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Order:
     batch_size: int
     steps: int
     seed: int
+    group: int = 0  # pictures of like shape that stand together
 
     def sampler(self, *, rank: int = 0, world_size: int = 1, accumulate: int = 1, start_step: int = 0) -> StepSampler:
         return StepSampler(
@@ -31,6 +33,7 @@ class Order:
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            groups=LikeShapes(ratios(self.size, self.seed), self.group) if self.group else None,
         )
 
     def global_batches(self, world_size: int, accumulate: int, start_step: int = 0) -> list[list[SampleKey]]:
@@ -47,12 +50,17 @@ class Order:
         ]
 
 
+def ratios(size: int, seed: int) -> torch.Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed)) + 0.5
+
+
 orders = st.builds(
     Order,
     size=st.integers(1, 50),
     batch_size=st.integers(1, 3).map(lambda n: 8 * n),
     steps=st.integers(1, 8),
     seed=st.integers(0, 2**40),
+    group=st.sampled_from([0, 2, 4, 8]),
 )
 
 
@@ -86,7 +94,7 @@ def test_a_resumed_sampler_goes_on_where_it_stopped(order: Order, stop: int, wor
 @given(orders)
 def test_a_sample_s_seed_is_a_function_of_run_seed_epoch_and_index(order: Order) -> None:
     # The same pictures dealt by batches of another size meet the same seeds.
-    other = Order(order.size, 8, order.steps * order.batch_size // 8, order.seed)
+    other = Order(order.size, 8, order.steps * order.batch_size // 8, order.seed, order.group)
     keys = [key for batch in order.global_batches(1, 1) for key in batch]
     assert keys == [key for batch in other.global_batches(4, 1) for key in batch]
     assert len({key.seed for key in keys}) == len(keys)  # each epoch has its own
@@ -142,3 +150,29 @@ def test_the_indices_of_a_step_are_those_of_its_batch(order: Order, world_size: 
     last = order.sampler(rank=world_size - 1, world_size=world_size, accumulate=accumulate, start_step=order.steps - 1)
     for step, keys in enumerate(batches):
         assert last.indices_of(step) == [key.index for key in keys]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.integers(0, 5), st.integers(2, 9), st.integers(0, 2**40))
+def test_groups_are_of_like_shape_and_begin_at_multiples_of_their_size(
+    size: int, epoch: int, group: int, seed: int
+) -> None:
+    shuffle = epoch_order(size, seed, epoch)
+    shapes = torch.arange(size) % 2  # wide pictures and tall ones
+    order = group_like_shapes(shuffle, LikeShapes(shapes.float(), group), seed=seed, epoch=epoch)
+    assert sorted(order.tolist()) == list(range(size))
+    start = epoch * size
+    whole = [p for p in range(-(-start // group) * group, start + size, group) if p + group <= start + size]
+    mixed = sum(len(set(shapes[order[p - start : p - start + group]].tolist())) > 1 for p in whole)
+    assert mixed <= -(-len(whole) // 64)  # one where wide ones end and tall ones begin, in each window of 64 groups
+    ends = [p for p in range(start, start + size) if not any(q <= p < q + group for q in whole)]
+    assert all(order[p - start] == shuffle[p - start] for p in ends)
+
+
+def test_groups_come_in_random_order_and_change_with_the_epoch() -> None:
+    shapes = LikeShapes(torch.arange(256) % 2 + 1.0, 2)
+    orders = [group_like_shapes(epoch_order(256, 3, e), shapes, seed=3, epoch=e) for e in range(2)]
+    assert not torch.equal(orders[0], orders[1])
+    kinds = (orders[0].view(-1, 2)[:, 0] % 2).tolist()
+    assert 30 < sum(kinds) < 98  # about half of 128 groups
+    assert 40 < sum(a != b for a, b in itertools.pairwise(kinds)) < 88  # not one kind after the other
