@@ -50,7 +50,13 @@ def detector_losses(folder: Path) -> list[float]:
         DetectorConfig(
             backbone=BackboneConfig(weights=str(folder / "classifier"), freeze_stages=["conv1"]),
             data=DetectionData(
-                "shapes", train_split="train", shorter_side=80, longest_side=80, train_size=20, test_size=3
+                "shapes",
+                train_split="train",
+                shorter_side=80,
+                longest_side=80,
+                like_shapes=1,
+                train_size=20,
+                test_size=3,
             ),
             anchors=AnchorConfig(scales=[16.0, 32.0]),
             rpn=RPNOptions(channels=8, min_size=4, post_nms_train=40, post_nms_test=10),
