@@ -56,7 +56,7 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             longest_side=data.longest_side,
         )
         task = DetectorTask(config, world, metadata, state, train_set, test_set)
-        title = _describe(config, metadata, train_set, test_set)
+        title = _describe(config, backbone, state, train_set, test_set)
         if config.scheme == "alternating":
             return train_alternating(task, title)
         detector = task.build()
@@ -119,7 +119,11 @@ def _read(
 
 
 def _describe(
-    config: DetectorConfig, backbone: WeightsMetadata, train_set: DetectionDataset, test_set: DetectionDataset | None
+    config: DetectorConfig,
+    backbone: WeightsMetadata,
+    state: dict[str, Tensor] | None,
+    train_set: DetectionDataset,
+    test_set: DetectionDataset | None,
 ) -> str:
     origin = config.backbone.weights or "new weights"
     test = f"{len(test_set):,} test" if test_set else "no test"
@@ -127,6 +131,12 @@ def _describe(
         f"Faster R-CNN on {backbone.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} "
         f"training and {test} pictures of {len(train_set.annotations.class_names)} classes"
     ]
+    has_batch_norm = any("running_mean" in name for name in state or {})
+    if has_batch_norm and config.backbone.norm == "frozen" and backbone.batch_norm != "exact":
+        lines.append(
+            "batch norm is fixed with the moving averages of pretraining; the paper's are averages over the training "
+            "set (pretrain.py --exact_bn true)"
+        )
     if train_set.repaired or train_set.dropped:
         lines.append(f"bad boxes: {train_set.repaired} clipped, {train_set.dropped} dropped")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from backbones.fidelity import recipe_defaults
 from backbones.models import get_model
 from backbones.train import main as pretrain_main
 from detection import get_detector
+from detection.alternating import STAGES, stage_config
 from detection.config import DetectorConfig
 from detection.config import check_data as check_detection_data
 from detection.train import main as train_detector_main
@@ -31,6 +32,8 @@ PAPER = {
     "voc/resnet101": {"voc07.mAP": 76.4},
     "coco/vgg16": {"coco.AP50": 41.5, "coco.AP": 21.2},
     "coco/resnet101": {"coco.AP50": 48.4, "coco.AP": 27.2},
+    "coco/vgg16_alternating": {"coco.AP50": 41.5, "coco.AP": 21.2},
+    "coco/resnet101_alternating": {"coco.AP50": 48.4, "coco.AP": 27.2},
     "cifar/resnet20": {"center.top1_error": 8.75},
     "cifar/resnet32": {"center.top1_error": 7.51},
     "cifar/resnet44": {"center.top1_error": 7.17},
@@ -185,13 +188,33 @@ def test_the_papers_numbers(name: str) -> None:
         assert item.source
 
 
-@pytest.mark.parametrize("name", ["voc/vgg16", "voc/resnet101", "coco/vgg16", "coco/resnet101"])
-def test_the_papers_detectors(name: str) -> None:
+PAPERS_DETECTORS = [f for f in FILES if f.parent.name in ("voc", "coco")]
+# Steps, milestones and batch of a training: (all of it, or of Fast R-CNN's steps), (of the RPN's steps, or nothing).
+SCHEDULES = {
+    "voc": ((110_000, [80_000], 2), None),
+    "voc_2012": ((143_000, [104_000], 2), None),
+    "voc_alternating": ((40_000, [30_000], 2), (80_000, [60_000], 1)),
+    "coco": ((320_000, [240_000], 16), None),
+    "coco_alternating": ((320_000, [240_000], 16), (320_000, [240_000], 8)),
+}
+SPLITS = {
+    "voc": ("07+12", "VOC2007/test"),
+    "voc_2012": ("07++12", None),
+    "voc_alternating": ("VOC2007/trainval", "VOC2007/test"),
+    "coco": ("train2014", "val2014"),
+    "coco_alternating": ("train2014", "val2014"),
+}
+
+
+@pytest.mark.parametrize("file", PAPERS_DETECTORS, ids=name_of)
+def test_the_papers_detectors(file: Path) -> None:
     """Section 4.3 and Appendix A; Faster R-CNN's own settings where the paper says "as in Faster R-CNN"."""
-    config = read(CONFIGS / f"{name}.yaml")
-    coco = name.startswith("coco")
-    assert config.backbone.name == name.split("/")[1]
-    assert config.backbone.norm == "frozen"
+    config = read(file)
+    net, _, variant = file.stem.partition("_")
+    kind = f"{file.parent.name}_{variant}".rstrip("_")
+    coco = file.parent.name == "coco"
+    assert config.backbone.name == net
+    assert (config.backbone.norm, config.backbone.freeze_stages) == ("frozen", ["conv1", "conv2"])
     assert (config.data.shorter_side, config.data.longest_side, config.data.flip) == (600, 1000, True)
     assert config.anchors.scales == ([64] if coco else []) + [128, 256, 512]
     assert config.anchors.ratios == [0.5, 1, 2]
@@ -204,24 +227,28 @@ def test_the_papers_detectors(name: str) -> None:
     assert (roi.score_threshold, roi.nms_iou, roi.detections_per_image) == (0.05, 0.3, 100)
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
     assert config.schedule.factor == 0.1
-    if coco:
-        assert (config.train.steps, config.schedule.milestones, config.train.batch_size) == (320_000, [240_000], 16)
-        assert (config.data.train_split, config.data.test_split) == ("train2014", "val2014")
-    else:
-        assert config.train.batch_size == 2
-        assert config.data.train_split == "VOC2007/trainval+VOC2012/trainval"
-        assert config.data.test_split == "VOC2007/test"
+    assert (config.data.train_split, config.data.test_split) == SPLITS[kind]
+    assert config.scheme == ("alternating" if variant == "alternating" else "joint")
+    whole, of_rpn = SCHEDULES[kind]
+    stages = [whole] if of_rpn is None else [of_rpn, whole]
+    of_steps = [config] if of_rpn is None else [stage_config(config, stage, 1) for stage in STAGES[:2]]
+    assert [(c.train.steps, c.schedule.milestones, c.train.batch_size) for c in of_steps] == stages
 
 
 @pytest.mark.parametrize("data", ["voc", "coco", "bccd"])
 def test_vgg_and_resnet_differ_in_nothing_but_the_backbone(data: str) -> None:
-    configs = [read(file) for file in FILES if file.parent.name == data and is_detector(file)]
-    assert len({config.backbone.name for config in configs}) == len(configs) == 2
-    one, two = ({key: value for key, value in vars(config).items() if key != "backbone"} for config in configs)
-    for config in (one, two):
-        del config["expected"]
-    assert one == two
-    assert configs[0].backbone.freeze_stages == configs[1].backbone.freeze_stages
+    files = [file for file in FILES if file.parent.name == data and is_detector(file)]
+    pairs: dict[str, list[DetectorConfig]] = {}
+    for file in files:
+        config = read(file)
+        pairs.setdefault(file.stem.removeprefix(config.backbone.name), []).append(config)
+    for configs in pairs.values():
+        assert len({config.backbone.name for config in configs}) == len(configs) == 2
+        one, two = ({key: value for key, value in vars(config).items() if key != "backbone"} for config in configs)
+        for config in (one, two):
+            del config["expected"]
+        assert one == two
+        assert configs[0].backbone.freeze_stages == configs[1].backbone.freeze_stages
 
 
 def test_the_papers_cifar_and_imagenet_recipes() -> None:
