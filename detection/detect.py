@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tqdm import tqdm
 
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
 from backbones.engine.run import write_json
 from backbones.errors import DataError, RunFolderError
+from backbones.progress import progress_bar
 from detection.data.pictures import read_image
 from detection.data.samples import resize_scale, scale_image
 from detection.drawing import draw_detections
@@ -18,7 +18,7 @@ from detection.inference.detect import in_original_pixels
 from detection.structures import Detections
 from detection.weights import load_detector
 
-_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def detect(
@@ -26,23 +26,27 @@ def detect(
     images: list[str],
     output: str,
     min_score: float = 0.5,
+    recursive: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     overwrite: bool = False,
 ) -> None:
     """Finds objects in pictures: writes each picture with boxes, and detections.json with all of them.
 
     A picture that can't be read is named and left out; the others are done, and the command ends with an error.
+    Boxes are in the pixels as they are stored, and so is the picture drawn: orientation tags of cameras are not
+    applied, as they are not in training and testing.
     Example: python tools/detect.py --model runs/voc --images street.jpg photos/ --output found
 
     Args:
         model: a run folder or weights.safetensors file of a detector.
-        images: picture files, or folders of them.
+        images: picture files, or folders of them (not of what is in the folders inside, unless `recursive`).
         output: the folder for pictures and detections.json.
         min_score: boxes below this score are not drawn (detections.json has all).
+        recursive: take the pictures in the folders inside folders, too.
         device: auto takes a GPU where there is one.
         overwrite: replace results that the folder holds.
     """
-    paths = list(_picture_files(images))
+    paths = list(_picture_files(images, recursive))
     folder = Path(output)
     _check_output(folder, paths, overwrite)
     with join_world(device) as world:
@@ -55,7 +59,7 @@ def detect(
         records: list[dict[str, Any]] = []
         unread: list[str] = []
         names: set[str] = set()
-        for path in tqdm(paths, unit="picture", disable=len(paths) < 10):
+        for path in progress_bar(paths, unit="picture", shown=len(paths) >= 10):
             try:
                 original = read_image(path)
             except DataError as error:
@@ -74,16 +78,19 @@ def detect(
     drawn = sum(o["score"] >= min_score for record in records for o in record["objects"])
     print(f"{len(records)} picture(s), {drawn} object(s) with a score of {min_score:g} or more, written to {folder}")
     if unread:
-        raise DataError(f"{len(unread)} of {len(paths)} pictures could not be read: {'; '.join(unread[:5])}")
+        more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
+        raise DataError(f"{len(unread)} of {len(paths)} pictures could not be read: {'; '.join(unread[:5])}{more}")
 
 
-def _picture_files(images: Sequence[str]) -> Iterator[Path]:
+def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:
     for text in images:
         path = Path(text)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in _ENDINGS)
+            inside = path.rglob("*") if recursive else path.iterdir()
+            found = sorted(p for p in inside if p.suffix.lower() in _ENDINGS and p.is_file())
             if not found:
-                raise DataError(f"{path}: holds no pictures ({', '.join(sorted(_ENDINGS))})")
+                deeper = "" if recursive else "; those in folders inside it are taken with --recursive"
+                raise DataError(f"{path}: holds no pictures ({', '.join(sorted(_ENDINGS))}){deeper}")
             yield from found
         elif path.is_file():
             yield path

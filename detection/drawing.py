@@ -1,16 +1,68 @@
 """Pictures with boxes on them."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from detection.structures import Detections
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#FFFFFF"]
+_PADDING = 2  # pixels around the text of a label
+
+_Area = tuple[float, float, float, float]
+
+
+@dataclass
+class Mark:
+    """A box to draw.
+
+    Args:
+        box: (x1, y1, x2, y2) in pixels, x2 and y2 exclusive.
+        text: its label; "" for none.
+        colour: as PIL names colours.
+        dashed: draw its outline so.
+    """
+
+    box: Sequence[float]
+    text: str
+    colour: str
+    dashed: bool = False
+
+
+def class_colour(label: int) -> str:
+    """The colour of class `label` (from 1): the first eight for the colour-blind, 150 distinct ones in all."""
+    colours = _class_colours()
+    return colours[(label - 1) % len(colours)]
+
+
+@functools.cache
+def _class_colours() -> list[str]:
+    """Okabe and Ito's, then always the colour that is furthest from those before it."""
+    steps = np.arange(0, 256, 51)
+    candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    candidates = candidates[_brightness(candidates) > 60]  # dark lines do not show on dark pictures
+    colours = [ImageColor.getrgb(colour)[:3] for colour in _COLOURS]
+    distances = np.full(len(candidates), np.inf)
+    for place in range(150):
+        if place >= len(colours):
+            red, green, blue = candidates[distances.argmax()].tolist()
+            colours.append((red, green, blue))
+        # Green differences show most, blue ones least.
+        squares = ((candidates - colours[place]) ** 2) @ np.array([3, 4, 2])
+        distances = np.minimum(distances, squares)
+    return ["#{:02X}{:02X}{:02X}".format(*colour) for colour in colours]
+
+
+def _brightness(colours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Luma (...) of colours (..., 3) of 0 to 255."""
+    return colours @ np.array([0.299, 0.587, 0.114])
 
 
 def draw_detections(
@@ -28,24 +80,102 @@ def draw_detections(
         scores: write them too (the ground truth has none).
         enlarge: draw on a copy this many times as large (for small pictures).
     """
+    marks = []
+    for i in torch.argsort(detections.scores, descending=True):
+        if detections.scores[i] >= min_score:
+            label = int(detections.labels[i])
+            text = class_names[label - 1] + (f" {float(detections.scores[i]):.2f}" if scores else "")
+            marks.append(Mark(detections.boxes[i].tolist(), text, class_colour(label)))
+    return draw_marks(image, marks, scale=enlarge)
+
+
+def draw_marks(image: Tensor, marks: Sequence[Mark], *, scale: float = 1) -> Image.Image:
+    """The picture (3, H, W) uint8 with marks, the first on top; labels stand where they hide no other, if they can.
+
+    Args:
+        scale: draw on a copy this many times as large; marks are in the pixels of `image`.
+    """
     picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-    picture = picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST)
+    if scale != 1:
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 200))
-    font = ImageFont.load_default(size=max(10, round(min(picture.size) / 24)))
-    for i in torch.argsort(detections.scores):
-        if detections.scores[i] < min_score:
-            continue
-        label = int(detections.labels[i])
-        colour = _COLOURS[(label - 1) % len(_COLOURS)]
-        x1, y1, x2, y2 = (float(v) * enlarge for v in detections.boxes[i])
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        text = class_names[label - 1] + (f" {float(detections.scores[i]):.2f}" if scores else "")
-        left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
-        x, y = min(x1, max(0, picture.width - (right - left) - 4)), max(0, y1 - (bottom - top) - 4)
-        draw.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colour)
-        draw.text((x + 2, y + 2 - (top - y1)), text, fill="black", font=font)
+    boxes = [tuple(float(v) * scale for v in mark.box) for mark in marks]
+    for (x1, y1, x2, y2), mark in reversed(list(zip(boxes, marks, strict=True))):
+        _draw_box(draw, (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), mark, line)
+    font_size = max(10, round((picture.width * picture.height) ** 0.5 / 34))
+    labels: list[tuple[_Area, Mark, ImageFont.ImageFont | ImageFont.FreeTypeFont]] = []
+    for (x1, y1, x2, y2), mark in zip(boxes, marks, strict=True):
+        if mark.text:
+            font = _font(mark.text, font_size, picture.width)
+            area = _free_place((x1, y1, x2, y2), _text_size(mark.text, font), picture, [a for a, _, _ in labels])
+            labels.append((area, mark, font))
+    for area, mark, font in reversed(labels):
+        _draw_label(draw, area, mark, font)
     return picture
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, area: _Area, mark: Mark, line: int) -> None:
+    if not mark.dashed:
+        draw.rectangle(area, outline=mark.colour, width=line)
+        return
+    x1, y1, x2, y2 = area
+    dash = 4 * line
+    for start in np.arange(x1, x2, 2 * dash):
+        end = min(start + dash - 1, x2)
+        draw.rectangle((start, y1, end, min(y1 + line - 1, y2)), fill=mark.colour)
+        draw.rectangle((start, max(y2 - line + 1, y1), end, y2), fill=mark.colour)
+    for start in np.arange(y1, y2, 2 * dash):
+        end = min(start + dash - 1, y2)
+        draw.rectangle((x1, start, min(x1 + line - 1, x2), end), fill=mark.colour)
+        draw.rectangle((max(x2 - line + 1, x1), start, x2, end), fill=mark.colour)
+
+
+def _font(text: str, size: int, room: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """A font of the size, or a smaller one (but legible) with which the text is no wider than the picture."""
+    font = ImageFont.load_default(size=size)
+    width = font.getlength(text) + 2 * _PADDING
+    return font if width <= room else ImageFont.load_default(size=max(8, int(size * room / width)))
+
+
+def _text_size(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> tuple[float, float]:
+    """Width of the text and height of a line: the same for all texts, so that labels look alike."""
+    left, _, right, _ = font.getbbox(text)
+    _, top, _, bottom = font.getbbox("Ag")
+    return right - left + 2 * _PADDING, bottom - top + 2 * _PADDING
+
+
+def _free_place(box: _Area, size: tuple[float, float], picture: Image.Image, taken: Sequence[_Area]) -> _Area:
+    """Where a label hides none before it: above its box, inside it at the top or bottom, below; else above."""
+    areas = list(_places(box, size, picture))
+    return next((area for area in areas if not any(_overlap(area, other) for other in taken)), areas[0])
+
+
+def _places(box: _Area, size: tuple[float, float], picture: Image.Image) -> Iterator[_Area]:
+    (x1, y1, x2, y2), (width, height) = box, size
+    for x, y in ((x1, y1 - height), (x1, y1), (x1, y2 - height), (x1, y2), (x2 - width, y1 - height)):
+        left, top = (max(0.0, min(v, room - s)) for v, room, s in zip((x, y), picture.size, size, strict=True))
+        yield left, top, left + width, top + height
+
+
+def _overlap(a: _Area, b: _Area) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw, area: _Area, mark: Mark, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> None:
+    x1, y1, x2, y2 = area
+    draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), fill=mark.colour)
+    left, _, _, _ = font.getbbox(mark.text)
+    _, top, _, _ = font.getbbox("Ag")
+    draw.text((x1 + _PADDING - left, y1 + _PADDING - top), mark.text, fill=text_colour(mark.colour), font=font)
+
+
+def text_colour(background: str) -> str:
+    """Black or white, whichever reads better on a colour."""
+    return "black" if _brightness(np.array(ImageColor.getrgb(background)[:3])) > 100 else "white"
 
 
 def grid(pictures: Sequence[Image.Image], columns: int, gap: int = 6) -> Image.Image:

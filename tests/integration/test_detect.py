@@ -93,6 +93,33 @@ def test_pictures_of_every_kind(run: Path, tmp_path: Path) -> None:
     assert panorama > 2000  # in the pixels of the file, not of the 96 that the network sees
 
 
+def test_boxes_are_in_stored_pixels_and_so_is_the_picture_drawn(run: Path, scene: Path, tmp_path: Path) -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6  # turned by a quarter
+    turned = tmp_path / "turned.png"
+    Image.open(scene).resize((90, 60)).save(turned, exif=tag)
+    plain = tmp_path / "plain.png"
+    Image.open(scene).resize((90, 60)).save(plain)
+    rows = detect(run, tmp_path / "found", turned, plain)
+    assert rows[0]["objects"] == rows[1]["objects"]
+    with Image.open(tmp_path / "found" / "turned.png") as drawn:
+        assert drawn.size == (90, 60)
+        assert 0x0112 not in drawn.getexif()  # else a viewer would turn it
+
+
+def test_folders_inside_folders(run: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    inner = tmp_path / "trip" / "day 1"
+    inner.mkdir(parents=True)
+    (tmp_path / "trip" / "folder.jpg").mkdir()
+    (inner / "scene.PNG").write_bytes(scene.read_bytes())
+    options = ["--model", str(run), "--output", str(tmp_path / "found"), "--device", "cpu"]
+    options += ["--images", str(tmp_path / "trip")]
+    assert "--recursive" in refusal(capsys, detect_main, *options)
+    detect_main([*options, "--recursive"])
+    (row,) = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert row["image"] == str(inner / "scene.PNG")
+
+
 def test_bad_pictures_are_named_and_the_others_done(
     run: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
 
-from detection.drawing import draw_detections, grid
+from detection.drawing import Mark, class_colour, draw_detections, draw_marks, grid
 from detection.structures import Detections
 
 NAMES = [f"class {i}" for i in range(12)]
@@ -83,3 +83,55 @@ def test_a_grid_holds_every_picture_in_order() -> None:
         corner = (4 + column * 28, 4 + row * 34)
         assert sheet.getpixel(corner) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
         assert sheet.getpixel((corner[0] - 1, corner[1])) == (255, 255, 255)
+
+
+def test_eighty_classes_have_colours_that_can_be_told_apart() -> None:
+    colours = np.array([ImageColor.getrgb(class_colour(label)) for label in range(1, 81)], dtype=float)
+    apart = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 999 * np.eye(80)
+    assert apart.min() >= 51
+    assert (colours.max(axis=1) > 90).all()  # dark lines do not show on dark pictures
+    assert class_colour(2) == "#56B4E9"
+    assert len({class_colour(label) for label in range(1, 1001)}) == 150  # and no class is without one
+
+
+@pytest.mark.parametrize("box", [[70, 0, 100, 30], [0, 90, 20, 100], [80, 95, 100, 100], [-9, -9, 200, 200]])
+def test_labels_stay_in_the_picture(box: list[float]) -> None:
+    """The same number of pixels of the label's colour as where there is room."""
+
+    def label_pixels(box: list[float]) -> int:
+        with_text = draw_marks(grey(100, 100), [Mark(box, "zebra", "#FF0000")])
+        without = draw_marks(grey(100, 100), [Mark(box, "", "#FF0000")])
+        inside = np.asarray(with_text) != np.asarray(without)
+        columns, rows = np.flatnonzero(inside.any((0, 2))), np.flatnonzero(inside.any((1, 2)))
+        return int((np.ptp(columns) + 1) * (np.ptp(rows) + 1))
+
+    assert label_pixels(box) == pytest.approx(label_pixels([30, 50, 50, 70]), rel=0.15)
+
+
+def test_a_label_gives_way_to_that_of_a_better_detection() -> None:
+    boxes = [[20, 40, 90, 90], [22, 41, 90, 90]]
+    both = draw_marks(grey(100, 100), [Mark(boxes[0], "first", "#FF0000"), Mark(boxes[1], "second", "#0000FF")])
+    first = draw_marks(grey(100, 100), [Mark(boxes[0], "first", "#FF0000")])
+    above = (slice(25, 39), slice(20, 40))
+    assert np.array_equal(np.asarray(both)[above], np.asarray(first)[above])
+    blue = (np.asarray(both) == (0, 0, 255)).all(2)
+    assert blue[42:55, 24:40].sum() > 60  # it stands inside its box
+
+
+def test_dashed_outlines() -> None:
+    drawn = np.asarray(draw_marks(grey(100, 100), [Mark([10, 10, 91, 91], "", "#FF0000", dashed=True)]))
+    red = (drawn == (255, 0, 0)).all(2)
+    for side in (red[10, 10:91], red[90, 10:91], red[10:91, 10], red[10:91, 90]):
+        assert 0.4 < side.mean() < 0.65
+        assert (np.diff(side.astype(int)) == 1).sum() >= 3
+    assert not red[14:87, 14:87].any()
+    assert not red[91:].any()
+
+
+def test_large_pictures_are_drawn_small() -> None:
+    drawn = draw_marks(grey(400, 3000), [Mark([1000, 100, 2000, 300], "", "#FF0000")], scale=0.2)
+    assert drawn.size == (600, 80)
+    red = (np.asarray(drawn) == (255, 0, 0)).all(2)
+    assert red[20:60, 200].all()
+    assert red[20:60, 399].all()
+    assert not red[:, 400:].any()
