@@ -165,3 +165,36 @@ def test_trained_on_and_evaluated(
             assert_inside(each["box"], odd)
         with Image.open(tmp_path / "found" / row["drawn"]) as drawn:
             assert (drawn.size, drawn.mode) == ((odd.width, odd.height), "RGB")
+
+
+@pytest.mark.parametrize(
+    ("layout", "options"),
+    [
+        ("coco", ()),
+        ("voc", ("--data.bad_boxes", "repair")),  # xmin = xmax is a mistake there: see DEVIATIONS.md
+    ],
+)
+def test_boxes_of_one_pixel(
+    layout: str, options: tuple[str, ...], backbones: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dots = [Odd(f"dots{n}.png", boxes=[(0, 0, 1, 1), (59, 47, 60, 48), (20, 30, 21, 31)]) for n in range(2)]
+    pictures = [*dots, Odd("dot.png", 1, 1, boxes=[(0, 0, 1, 1)]), Odd("line.png", 500, 1), Odd("whole.png")]
+    pictures[3].boxes = [(100, 0, 300, 1)]
+    {"voc": write_voc, "coco": write_coco}[layout](tmp_path / "data", pictures)
+    data = of_pictures(layout, tmp_path / "data")
+    steps = ("--train.steps", "5", "--train.batch_size", "1", "--train.log_every", "1")
+    written = train(tmp_path / "run", backbones["resnet18"], *data, *steps, *options)
+    assert_finite(tmp_path / "run", 5)
+    assert ("8 dropped" in capsys.readouterr().out) == (layout == "voc")
+    if layout == "coco":
+        assert written["results"]["coco"]["APs"] is not None  # their objects count
+
+
+def test_a_panorama_of_4000_pixels_as_it_is(backbones: dict[str, Path], tmp_path: Path) -> None:
+    panorama = [Odd("panorama.jpg", 4000, 300, boxes=[(0, 0, 280, 300), (3700, 10, 4000, 290)])]
+    write_coco(tmp_path / "data", panorama)
+    size = ("--data.shorter_side", "300", "--data.longest_side", "4000")
+    steps = ("--train.steps", "2", "--train.batch_size", "1", "--train.log_every", "1")
+    written = train(tmp_path / "run", backbones["resnet18"], *of_pictures("coco", tmp_path / "data"), *size, *steps)
+    assert_finite(tmp_path / "run", 2)
+    assert written["results"]["coco"]["APl"] is not None
