@@ -21,7 +21,7 @@ ALL_STAGES = "[conv1, conv2, conv3, conv4, conv5]"
 
 
 def test_an_imported_network_of_torchvisions(tmp_path: Path) -> None:
-    """Its shared map is that of torchvision's own layers: stride in the 3x3, mean and deviation, batch norm's epsilon."""
+    """Its shared map is that of torchvision's own layers: stride in the 3x3, mean, deviation, epsilon."""
     torch.manual_seed(0)
     theirs = torchvision.models.resnet50(num_classes=3)
     for layer in theirs.modules():
@@ -108,7 +108,7 @@ def test_roi_pooling_that_is_to_be_deterministic_is_refused_on_a_gpu() -> None:
     """torchvision's backward pass adds in any order there."""
     config = DetectorConfig(deterministic=True)
     assert config.roi.pooling == "roi_pool"
-    with pytest.raises(ConfigError, match="RoI pooling can't be so on a GPU; set --roi.pooling roi_align"):
+    with pytest.raises(ConfigError, match=r"RoI pooling can't be so on a GPU; set --roi\.pooling roi_align"):
         _check_training(config, on_gpu=True)
     _check_training(config, on_gpu=False)
     _check_training(DetectorConfig(deterministic=False), on_gpu=True)

@@ -66,8 +66,8 @@ def write_voc(root: Path, pictures: list[Odd]) -> None:
     for odd in pictures:
         write_picture(odd, year / "JPEGImages" / odd.name)
         objects = "".join(
-            f"<object><name>{CLASSES[k % 2]}</name><difficult>{int(odd.ignore)}</difficult><bndbox><xmin>{x1 + 1}</xmin>"
-            f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            f"<object><name>{CLASSES[k % 2]}</name><difficult>{int(odd.ignore)}</difficult><bndbox>"
+            f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
             for k, (x1, y1, x2, y2) in enumerate(odd.boxes)
         )
         size = f"<size><width>{odd.width}</width><height>{odd.height}</height></size>"

@@ -65,7 +65,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     arguments = [*SMALL, "--backbone.weights", str(weights), "--precision", "fp64", "--data.flip", "false"]
     arguments += ["--data.name", "coco", "--data.root", str(tmp_path / "data"), "--data.train_split", "all"]
     arguments += ["--data.test_split", "all", "--train.steps", "14", "--train.batch_size", "2"]
-    arguments += ["--train.checkpoint_every", "14", "--roi.background_iou_low", "0.1"]  # no object: no region to train on
+    arguments += [
+        "--train.checkpoint_every",
+        "14",
+        "--roi.background_iou_low",
+        "0.1",
+    ]  # no object: no region to train on
     train_main([*arguments, "--output", str(tmp_path / "one")])
     (tmp_path / "script.py").write_text(SCRIPT)
     run_in_two_processes(tmp_path / "script.py", [*arguments, "--output", str(tmp_path / "two")])

@@ -33,7 +33,9 @@ def boxes(draw: st.DrawFn, low: int, high: int) -> Box:
 
 def things(high: int) -> st.SearchStrategy[list[Thing]]:
     """Up to four objects, some of them ignored, in a picture of `high` x `high` pixels."""
-    return st.lists(st.builds(Thing, boxes(0, high), st.integers(1, 3), st.sampled_from([False, False, True])), max_size=4)
+    return st.lists(
+        st.builds(Thing, boxes(0, high), st.integers(1, 3), st.sampled_from([False, False, True])), max_size=4
+    )
 
 
 def target(objects: Sequence[Thing]) -> Target:
@@ -101,7 +103,9 @@ def anchor_labels(anchors: Sequence[Box], height: int, width: int, objects: Sequ
         labels.append(-1 if not allowed or (label == 0 and hidden(anchor, objects)) else label)
     for each in objects:
         if not each.ignore:
-            overlaps = [iou(anchor, each.box) if ok else Fraction(0) for anchor, ok in zip(anchors, inside, strict=True)]
+            overlaps = [
+                iou(anchor, each.box) if ok else Fraction(0) for anchor, ok in zip(anchors, inside, strict=True)
+            ]
             for i, overlap in enumerate(overlaps):
                 if overlap == max(overlaps) > 0:
                     labels[i] = 1

@@ -104,7 +104,9 @@ def test_all_anchors_that_tie_for_an_object_are_positive() -> None:
     assert labels_of(logits) == [1, 1, 1, 0, 0]
 
 
-@pytest.mark.parametrize(("error", "loss"), [(1 / 9 - 1e-6, 0.5 / 9), (1 / 9 + 1e-6, 0.5 / 9), (0.1, 0.045), (1.0, 17 / 18)])
+@pytest.mark.parametrize(
+    ("error", "loss"), [(1 / 9 - 1e-6, 0.5 / 9), (1 / 9 + 1e-6, 0.5 / 9), (0.1, 0.045), (1.0, 17 / 18)]
+)
 def test_sigma_3_makes_the_loss_quadratic_below_a_ninth(error: float, loss: float) -> None:
     rpn = RPN(1, 16, anchor_scales=(16,), anchor_ratios=(1,), options=RPNOptions(channels=1))
     deltas = torch.zeros(1, 4, dtype=torch.float64)
