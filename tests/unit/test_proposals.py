@@ -44,5 +44,5 @@ def test_the_thresholds_themselves(training: bool) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_anchors_across_the_border_give_clipped_proposals(training: bool) -> None:
     """They are left out of the loss alone. What is too small is so after clipping."""
-    anchors = torch.tensor([[-10.0, -20, 50, 60], [70, 70, 130, 140], [90, 0, 180, 60]])
-    assert propose(anchors, training, (100, 105)) == [[0, 0, 50, 60], [70, 70, 105, 100]]
+    anchors = torch.tensor([[-10.0, -20, 50, 60], [70, 70, 130, 140], [90, 0, 180, 60], [60, 10, 90, 40]])
+    assert propose(anchors, training, (100, 105)) == [[0, 0, 50, 60], [70, 70, 105, 100], [60, 10, 90, 40]]

@@ -91,6 +91,7 @@ def test_losses_and_gradients_equal_a_plain_implementation(
     st.sampled_from([0.0, 0.1]),
     st.integers(0, 2**40),
 )
+@example([(0, 0, 10, 5)] * 6, [Thing((0, 0, 10, 10), 2)], 4, 0.25, 0.1, 0)  # too much foreground is no background
 def test_at_most_a_quarter_are_foreground_and_background_fills_the_rest(
     proposals: list[Box], objects: list[Thing], count: int, fraction: float, low: float, seed: int
 ) -> None:

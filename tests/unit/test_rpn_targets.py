@@ -66,6 +66,7 @@ def test_labels_targets_and_weights_equal_a_plain_implementation(
     st.sampled_from([0.5, 0.25, 1.0]),
     st.integers(0, 2**40),
 )
+@example([(0, 0, 10, 10)] * 6, [Thing((0, 0, 10, 1))], 4, 0.5, 0)  # too many of the best: the others are no negatives
 def test_at_most_half_are_positive_and_negatives_fill_the_rest(
     anchors: list[Box], objects: list[Thing], count: int, fraction: float, seed: int
 ) -> None:
