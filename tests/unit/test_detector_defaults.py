@@ -2,6 +2,8 @@
 
 from dataclasses import asdict
 
+import torch
+
 from detection import get_detector
 from detection.config import DetectorConfig
 from detection.models import RoIOptions, RPNOptions
@@ -58,3 +60,11 @@ def test_a_detector_built_without_options_is_that_of_the_configuration() -> None
     assert list(detector.freeze_stages) == config.backbone.freeze_stages
     sides = (detector.rpn.shapes[:, 2:] - detector.rpn.shapes[:, :2]).double()
     assert sorted(sides.prod(1).round().tolist()) == sorted(s * s for s in (128, 256, 512) for _ in range(3))
+
+
+def test_whole_numbers_do_as_mean_and_deviation() -> None:
+    detector = get_detector("resnet18", 2, backbone_options={"width": 4}, mean=(104, 117, 123), std=(1, 1, 1)).eval()
+    assert detector.mean.flatten().tolist() == [104, 117, 123]
+    assert detector.mean.dtype == detector.std.dtype == torch.float32
+    with torch.no_grad():
+        assert len(detector([torch.zeros(3, 40, 50, dtype=torch.uint8)])) == 1
