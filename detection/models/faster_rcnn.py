@@ -119,8 +119,8 @@ class FasterRCNN(nn.Module):
             options=rpn,
         )
         self.roi_heads = RoIHeads(self.split, num_classes, options=roi)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        for key, values in (("mean", mean), ("std", std)):  # whole numbers too
+            self.register_buffer(key, torch.tensor([float(value) for value in values]).view(3, 1, 1))
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
 
