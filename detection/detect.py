@@ -33,8 +33,7 @@ def detect(
     """Finds objects in pictures: writes each picture with boxes, and detections.json with all of them.
 
     A picture that can't be read is named and left out; the others are done, and the command ends with an error.
-    Boxes are in the pixels as they are stored, and so is the picture drawn: orientation tags of cameras are not
-    applied, as they are not in training and testing.
+    Pictures are turned upright as the orientation tags of cameras say; boxes are in the pixels of the upright picture.
     Example: python tools/detect.py --model runs/voc --images street.jpg photos/ --output found
 
     Args:
@@ -61,7 +60,7 @@ def detect(
         names: set[str] = set()
         for path in progress_bar(paths, unit="picture", shown=len(paths) >= 10):
             try:
-                original = read_image(path)
+                original = read_image(path, upright=True)
             except DataError as error:
                 unread.append(str(error))
                 continue

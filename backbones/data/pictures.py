@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from backbones.errors import DataError
 
@@ -12,14 +12,19 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # a file of a few kB can decode to gigabytes
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """One picture, decoded, as RGB. Orientation tags are not applied: annotations are in stored pixels.
+def read_image(path: str | Path, *, upright: bool = False) -> Image.Image:
+    """One picture, decoded, as RGB.
+
+    Args:
+        upright: turn it as the orientation tag of its camera says. Not for annotated pictures: annotations are in
+            stored pixels.
 
     Raises:
         DataError: `path` is missing, no picture, truncated, corrupt or too large.
     """
-    with _open(path) as image:
+    with _open(path) as opened:
         try:
+            image = ImageOps.exif_transpose(opened) if upright else opened
             if image.mode.startswith("I"):  # 16 bits a pixel: PIL would cut off all above 255
                 return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
             if image.mode == "F":  # of unknown range

@@ -10,9 +10,9 @@ from torch import Tensor
 from backbones.data import pictures
 
 
-def read_image(path: str | Path) -> Tensor:
-    """One picture file, (3, H, W) uint8 RGB. Raises DataError as `backbones.data.pictures.read_image` does."""
-    pixels = np.array(pictures.read_image(path))
+def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
+    """One picture file, (3, H, W) uint8 RGB; see `backbones.data.pictures.read_image`."""
+    pixels = np.array(pictures.read_image(path, upright=upright))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
