@@ -127,12 +127,15 @@ class DetectionDataset:
         load_image: gives picture i, (3, H, W) uint8 RGB; has to be picklable to be used in worker processes.
         repaired: boxes that were clipped because they reached outside their picture.
         dropped: boxes that were left out because they had no area.
+        annotated: False where the objects are not published (a challenge's test set): there are none here then, which
+            says nothing of the pictures.
     """
 
     annotations: Annotations
     load_image: Callable[[int], Tensor]
     repaired: int = 0
     dropped: int = 0
+    annotated: bool = True
 
     def __len__(self) -> int:
         return len(self.annotations)
