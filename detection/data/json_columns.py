@@ -42,7 +42,7 @@ def column_of_ids(entries: list, key: str, types: tuple[type, ...], describe: De
     for row, value in enumerate(values):
         if type(value) not in types:
             wanted = " or ".join({int: "a whole number", str: "a string"}[t] for t in types)
-            raise DataError(f"{describe(row)}: '{key}' is {_short(value)}, not {wanted}")
+            raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not {wanted}")
     return values
 
 
@@ -53,7 +53,7 @@ def look_up(entries: list, key: str, places: dict[Hashable, int], describe: Desc
         return np.array([places[v] for v in values], dtype=np.int64)
     except KeyError:
         row = next(r for r, v in enumerate(values) if v not in places)
-        raise DataError(f"{describe(row)}: {key} {_short(values[row])} is not listed in the annotations") from None
+        raise DataError(f"{describe(row)}: {key} {short(values[row])} is not listed in the annotations") from None
 
 
 def column_of_numbers(
@@ -100,22 +100,26 @@ def _refuse(entries: list, key: str, describe: Describe, length: int | None, def
         value = _value(entry, key, describe(row))
         numbers = value if length is not None else [value]
         if not isinstance(numbers, list) or (length is not None and len(numbers) != length):
-            raise DataError(f"{describe(row)}: '{key}' is {_short(value)}, not a list of {length} numbers")
+            raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not a list of {length} numbers")
         for number in numbers:
             number_is_int = type(number) in (int, bool)
             if not (abs(number) < 2**63 if number_is_int else type(number) is float and math.isfinite(number)):
-                raise DataError(f"{describe(row)}: '{key}' is {_short(value)}, not finite numbers")
+                raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not finite numbers")
     raise DataError(f"{describe(0)}: '{key}' is not numbers everywhere")
 
 
 def _value(entry: Any, key: str, description: str) -> Any:
     if not isinstance(entry, dict):
-        raise DataError(f"{description} is {_short(entry)}, not an object")
+        raise DataError(f"{description} is {short(entry)}, not an object")
     if key not in entry:
         raise DataError(f"{description} has no '{key}'")
     return entry[key]
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
+        return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:60]}..."

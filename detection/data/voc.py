@@ -28,6 +28,7 @@ UNIONS = {
 
 
 _LARGEST_XML = 2**24  # bytes
+_LONGEST_NAME = 240  # bytes: file systems allow 255, endings included
 
 
 class VocObject(NamedTuple):
@@ -166,7 +167,7 @@ def read_lines(path: Path) -> list[str]:
 
 def is_name(line: str) -> bool:
     """Whether a line of a list names a picture, and nothing outside its folder."""
-    return len(line.split()) == 1 and "/" not in line and "\\" not in line and "\0" not in line
+    return len(line.split()) == 1 and not set(line) & {"/", "\\", "\0"} and len(line.encode()) <= _LONGEST_NAME
 
 
 def find_entries(folder: Path, identities: Sequence[str]) -> list[VocEntry]:
