@@ -68,7 +68,8 @@ def draw_picture(scan: SplitScan, place: int) -> Image.Image:
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     table = scan.table[scan.table[:, 0] == place]
     edge = np.tile(np.array(size, dtype=np.float64), 2)
-    boxes = (table[:, 2:6] * (edge / np.tile(picture.size, 2))).clip(-1, edge + 1)  # those far outside show at the edge
+    boxes = table[:, 2:6].clip(-1e6, 1e6) * (edge / np.tile(picture.size, 2))
+    boxes = boxes.clip(-1, edge + 1)  # those far outside show at the edge
     pixels = torch.from_numpy(np.array(picture.resize(size))).permute(2, 0, 1)
     objects = Detections(
         torch.from_numpy(boxes), torch.ones(len(boxes)), torch.from_numpy(table[:, 1].astype(np.int64) + 1)

@@ -57,8 +57,8 @@ def scan_coco(root: Path, split: str) -> SplitScan:
         if file is alone:
             scan.annotated = False
             scan.find(NOT_ANNOTATED, str(file), f"lists the pictures of {part} without objects")
-        if not file.exists():
-            scan.find(MISSING_SPLIT, str(file), "no such file")
+        if not file.is_file():
+            scan.find(MISSING_SPLIT, str(file), "is not a file" if file.exists() else "no such file")
             continue
         _CocoFile(scan, file, picture_folder(root, part)).read(with_objects=file is instances, first=place == 0)
     return scan
@@ -101,7 +101,7 @@ class _CocoFile:
     def _read_categories(self, categories: list) -> None:
         for number, entry in enumerate(categories, 1):
             identity, name = _get(entry, "id"), _get(entry, "name")
-            if type(identity) is not int or not isinstance(name, str) or not name:
+            if type(identity) is not int or not isinstance(name, str):
                 self._find(BAD_ENTRY, f"category number {number} has no id (a whole number) or no name")
             elif identity in self._label_of:
                 self._find(BAD_ENTRY, f"category id {str(identity)[:40]} occurs twice")
@@ -110,10 +110,11 @@ class _CocoFile:
                     self._find(BAD_ENTRY, f"category name '{name[:40]}' has two ids")
                 self._scan.categories.setdefault(name, identity)
                 self._label_of[identity] = self._scan.add_class(name)
+        if not self._label_of:
+            self._find(BAD_ENTRY, "has no categories")
 
     def _read_images(self, images: list) -> None:
         listings: dict[str, set[str]] = {}
-        names: set[str] = set()
         for number, entry in enumerate(images, 1):
             identity, name, size = _get(entry, "id"), _get(entry, "file_name"), _size(entry)
             about = f"image {str(identity)[:40]}" if type(identity) in (int, str) else f"image number {number}"
@@ -132,9 +133,10 @@ class _CocoFile:
                 self._scan.find_in_picture(BAD_ENTRY, place, f"file_name {short(name)} names no file in {self._folder}")
             elif not is_there:
                 self._scan.find_in_picture(MISSING_PICTURE, place, f"its picture {path} is missing")
-            elif path in names:
-                self._scan.find_in_picture(LISTED_TWICE, place, f"its picture {path} is that of another image too")
-            names.add(path)
+        if not self._picture_of:
+            self._find(BAD_ENTRY, "lists no pictures")
+        if len({type(identity) for identity in self._picture_of}) > 1:
+            self._find(BAD_ENTRY, "some image ids are numbers and some are strings")
 
     def _locate(self, name: Any, listings: dict[str, set[str]]) -> tuple[str, bool]:
         """Path of a picture, empty for a bad name, and whether it is there; `listings` keeps what folders hold."""

@@ -34,11 +34,12 @@ def check_boxes_of(scan: SplitScan, min_box: float) -> None:
     sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.float64).reshape(-1, 2)[images]
     known = (sizes > 0).all(1)
     with np.errstate(over="ignore", invalid="ignore"):  # boxes may be of any numbers
-        beyond = np.abs(boxes.clip(0, sizes[:, [1, 0, 1, 0]]) - boxes).max(1, initial=0) * known
+        clipped = boxes.clip(0, sizes[:, [1, 0, 1, 0]])
+        beyond = np.where(known, np.abs(clipped - boxes).max(1, initial=0), 0)
         sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
     for row in np.flatnonzero(~has_area).tolist():
         scan.find_in_box(NO_AREA, row, "has no area")
-    outside = has_area & (beyond > 1)
+    outside = has_area & ((beyond > 1) | (known & (clipped[:, 2:] <= clipped[:, :2]).any(1)))
     for row in np.flatnonzero(outside).tolist():
         height, width = sizes[row]
         scan.find_in_box(OUTSIDE, row, f"reaches outside its {width:g}x{height:g} picture")

@@ -1,11 +1,13 @@
 """All that is wrong with a detection set: its annotations, its pictures, and pictures that are in two splits."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from backbones.data.check_layout import SPECIAL_FILE
 from backbones.data.check_pictures import DIGEST_SIZE, Inspection, inspect_pictures
 from backbones.data.checks import LEAK, equal_rows
 from backbones.data.findings import Finding, Kind
@@ -58,6 +60,11 @@ def all_findings(scans: Sequence[SplitScan]) -> list[Finding]:
 
 
 def _check_pictures(scans: Sequence[SplitScan], min_side: int, workers: int) -> None:
+    for scan in scans:
+        for place, picture in enumerate(scan.pictures):
+            if picture.is_there and not os.path.isfile(picture.path):  # reading a pipe may never end
+                scan.pictures[place] = picture._replace(is_there=False)
+                scan.find(SPECIAL_FILE, picture.path, "is no file, or a link to none: remove it", place)
     paths = list(dict.fromkeys(p.path for scan in scans for p in scan.pictures if p.is_there))
     inspections: dict[str, Inspection] = {}
     found = inspect_pictures(paths, min_side=min_side, workers=workers)
@@ -95,9 +102,11 @@ def _find_copies(scans: Sequence[SplitScan], inspections: dict[str, Inspection])
             scan, place = listed[row]
             path, before = scan.pictures[place].path, [listed[other] for other in group[:number]]
             leak = next((s for s, _ in before if s is not scan), None)
-            copy = next((s.pictures[p].path for s, p in before if s is scan), path)
+            copy = next((s.pictures[p].path for s, p in before if s is scan), None)
             if leak is not None:
                 message = f"is in {leak.name} too, and here in {scan.name}: a test of what was trained on"
                 scan.find(LEAK, path, message, place)
-            if copy != path:
+            if copy == path:
+                scan.find(DUPLICATE, path, f"is the picture of two entries of {scan.name}: remove one of them", place)
+            elif copy is not None:
                 scan.find(DUPLICATE, path, f"is the same as {copy} in {scan.name}: remove one of them", place)

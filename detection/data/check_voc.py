@@ -1,8 +1,10 @@
 """Reading a VOC split for a check: whatever is wrong becomes a finding, and the reading goes on."""
 
+import os
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from backbones.data.pictures import read_image_size
 from backbones.errors import ConfigError, DataError
 from detection.data.check_scan import (
     BAD_ENTRY,
@@ -90,13 +92,14 @@ def _scan_picture(scan: SplitScan, entry: VocEntry) -> None:
     xml, picture = str(entry.xml), len(scan.pictures)
     root, size = Element("annotation"), None
     problems = []
-    if scan.annotated:
+    if scan.annotated and not entry.xml.is_file():
+        problems.append((MISSING_ANNOTATION, "is not a file" if entry.xml.exists() else "no such file"))
+    elif scan.annotated:
         try:
             root = parse_xml(entry.xml, entry.path)
-            size = read_size(root, entry.xml)
+            size = read_size(root, entry.xml) or _size_of_picture(entry.path)
         except DataError as error:
-            kind = UNREADABLE if entry.xml.exists() else MISSING_ANNOTATION
-            problems.append((kind, _reason(error, entry.xml)))
+            problems.append((UNREADABLE, _reason(error, entry.xml)))
     scan.pictures.append(ScannedPicture(entry.path, xml, "", size, entry.is_there))
     if not entry.is_there:
         problems.append((MISSING_PICTURE, f"its picture {entry.path} is missing"))
@@ -117,6 +120,14 @@ def _scan_picture(scan: SplitScan, entry: VocEntry) -> None:
         scan.add_object(picture, label, box, area=area, has_area=has_area, ignore=found.difficult)
     for kind, message in problems:
         scan.find(kind, xml, message, picture)
+
+
+def _size_of_picture(path: str) -> tuple[int, int] | None:
+    """Where an annotation does not say it, as `read_voc` does."""
+    try:
+        return read_image_size(path) if os.path.isfile(path) else None
+    except DataError:
+        return None
 
 
 def _reason(error: DataError, path: Path) -> str:
