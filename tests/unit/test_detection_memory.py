@@ -72,14 +72,9 @@ def test_worker_processes_do_not_copy_the_annotations() -> None:
         assert dataset.annotations.sizes[index].sum() == 400
         assert len(dataset)
 
-    boxes = [[float(v) for v in row] for row in dataset.annotations.boxes]
-
-    def use_objects(index: int) -> None:
-        assert sum(map(sum, boxes[index * EACH : (index + 1) * EACH])) > 0
-
-    objects = growth_in_a_worker(use_objects)
-    assert objects > 10e6  # as Python's objects they are copied
-    assert growth_in_a_worker(use) < objects / 20
+    # Even the lightest Python objects, a str a picture, are copied as they are used.
+    assert growth_in_a_worker(files.paths.__getitem__) > 600e3
+    assert growth_in_a_worker(use) < 250e3
 
 
 def test_a_set_is_sent_to_a_worker_as_arrays() -> None:
