@@ -85,8 +85,18 @@ def check_data(
 
 def _usual_splits(name: str, root: Path) -> list[str]:
     if name == "folder":
+        if not any((root / split).is_dir() for split in ("train", "val")):
+            _refuse_detection_set(root)
         return ["train", "val"]
     return usual_voc_splits(root) if name == "voc" else usual_coco_splits(root)
+
+
+def _refuse_detection_set(root: Path) -> None:
+    """Says so where the name of the layout was forgotten. Raises ConfigError."""
+    if (root / "ImageSets" / "Main").is_dir() or any(root.glob("VOC*/ImageSets/Main")):
+        raise ConfigError(f"{root}: is of the VOC layout: give --name voc")
+    if any(root.glob("annotations/instances_*.json")):
+        raise ConfigError(f"{root}: is of the COCO layout: give --name coco")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -36,13 +36,10 @@ def usual_voc_splits(root: Path) -> list[str]:
     """`trainval test`, or what there is of `train val test`, of the only year below `root`.
 
     Raises:
-        DataError: `root` has no year folder.
-        ConfigError: it has several, or other lists.
+        DataError: `root` has no year folder, or several.
+        ConfigError: it has none of these lists.
     """
-    try:
-        folder, _ = year_folder(root, "trainval")
-    except DataError as error:
-        raise ConfigError(f"{error} (name the splits with --splits)") from error
+    folder, _ = year_folder(root, "trainval")
     there = {path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt")}
     usual = ["trainval", "test"] if "trainval" in there else ["train", "val", "test"]
     if not (found := [name for name in usual if name in there]):
