@@ -71,7 +71,8 @@ def read_voc(
         root: a year folder (with JPEGImages, Annotations and ImageSets/Main), or a VOCdevkit folder of year folders.
         split: `[YEAR/]NAME`, several joined by "+": `trainval`, `VOC2007/trainval+VOC2012/trainval`. The year may be
             left out where `root` is a year folder or has only one. Or, as the whole split, a name of `UNIONS`: `07`,
-            `12`, `07+12`, `07++12` (a list that is itself called so is written with its year: `VOC2007/07`).
+            `12`, `07+12`, `07++12` (`07` and `12` want quotes in YAML; a list that is itself called so is written with
+            its year: `VOC2007/07`).
         class_names: the classes, in label order; by default those found in the split, sorted.
         bad_boxes: see `check_boxes`.
         need_pictures: false to read annotations whose picture files are not there.
