@@ -1,12 +1,11 @@
-"""The command `prepare_data`: brings data sets into the layout that the other commands read."""
+"""Those of the commands of `prepare_data` that classification needs: ImageNet from its archives, and statistics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from backbones.cli import run_commands
 from backbones.data.ground_truth import read_ground_truth
 from backbones.data.imagenet import (
     OFFICIAL,
@@ -21,7 +20,6 @@ from backbones.data.statistics import PixelStatistics, compute_statistics, save_
 from backbones.errors import ConfigError, DataError
 
 _LARGEST_CROP = 2048  # pixels a side: the mean picture is held in memory several times
-DESCRIPTION = "Brings data sets into the layout that the other commands read, and measures what training wants of them."
 
 
 def imagenet(output: str, train: str | None = None, val: str | None = None, ground_truth: str | None = None) -> None:
@@ -155,12 +153,3 @@ def _row(name: str, values: np.ndarray, digits: int = 1) -> str:
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {"imagenet": imagenet, "statistics": statistics}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command `prepare_data`."""
-    run_commands(COMMANDS, DESCRIPTION, argv=argv)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The command `check_data`; see `--help`."""
 
-from backbones.check import main
+from detection.check import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """The command `prepare_data`; see `--help`."""
 
-from backbones.prepare import main
+from detection.prepare import main
 
 if __name__ == "__main__":
     main()

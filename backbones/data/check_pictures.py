@@ -54,10 +54,11 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RI
 
 
 class Inspection(NamedTuple):
-    """What is to be said of a picture, and a digest of the file's content (None if it is no good)."""
+    """What is to be said of a picture, a digest of the file's content, its height and width (None if it is no good)."""
 
     findings: list[Finding]
     digest: bytes | None
+    size: tuple[int, int] | None = None
 
 
 def inspect_pictures(paths: Iterable[str], *, min_side: int, workers: int) -> Iterator[Inspection]:
@@ -122,22 +123,25 @@ def inspect_picture(path: str, min_side: int) -> Inspection:
     """Reads a picture as `read_image` does, and whole."""
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > _LARGEST_FILE:
-                return Inspection([Finding(TOO_LARGE, path, f"a file of {size:,} bytes")], None)
+            length = os.fstat(file.fileno()).st_size
+            if length > _LARGEST_FILE:
+                return Inspection([Finding(TOO_LARGE, path, f"a file of {length:,} bytes")], None)
             content = file.read()
     except OSError as error:
         return Inspection([Finding(NO_ACCESS, path, f"can't be read ({error.strerror})")], None)
     if not content:
         return Inspection([Finding(EMPTY_FILE, path, "holds nothing: get it again or remove it")], None)
-    found = [Finding(kind, path, message) for kind, message in _look(content, Path(path).suffix.lower(), min_side)]
-    if any(finding.kind.severity == "error" for finding in found):
-        return Inspection(found, None)
-    return Inspection(found, hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest())
+    found, size = _look(content, Path(path).suffix.lower(), min_side)
+    findings = [Finding(kind, path, message) for kind, message in found]
+    if any(kind.severity == "error" for kind, _ in found):
+        return Inspection(findings, None)
+    return Inspection(findings, hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest(), size)
 
 
-def _look(content: bytes, ending: str, min_side: int) -> list[tuple[Kind, str]]:
+def _look(content: bytes, ending: str, min_side: int) -> tuple[list[tuple[Kind, str]], tuple[int, int] | None]:
+    """What is found, and height and width."""
     found: list[tuple[Kind, str]] = []
+    size = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides
@@ -145,7 +149,8 @@ def _look(content: bytes, ending: str, min_side: int) -> list[tuple[Kind, str]]:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     text = f"is of {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are read: remove it"
-                    return [(TOO_LARGE, text)]
+                    return [(TOO_LARGE, text)], None
+                size = image.height, image.width
                 found += _of_header(image, ending, min_side)
                 image.convert("RGB")
         except Image.DecompressionBombError as error:
@@ -159,7 +164,7 @@ def _look(content: bytes, ending: str, min_side: int) -> list[tuple[Kind, str]]:
         except Exception as error:  # decoders raise all kinds of errors on corrupt data
             found.append((DAMAGED, f"can't be decoded ({error}): get it again or remove it"))
     texts = sorted({str(warning.message) for warning in caught})
-    return found + [(DECODER_WARNING, f"the decoder says: {text}") for text in texts]
+    return found + [(DECODER_WARNING, f"the decoder says: {text}") for text in texts], size
 
 
 def _of_header(image: Image.Image, ending: str, min_side: int) -> Iterator[tuple[Kind, str]]:

@@ -85,15 +85,20 @@ def find_duplicates(folders: Sequence[ClassFolder], digests: np.ndarray, read: n
         name = folder.pictures[index - (ends[number] - len(folder.pictures))]
         return _Place(folder.split, folder.name, f"{folder.path}/{name}")
 
-    for group in _equal_rows(digests, np.flatnonzero(read)):
+    for group in equal_rows(digests, np.flatnonzero(read)):
         before: list[_Place] = []
         for this in map(place, group):
             yield from _compare(this, before)
             before.append(this)
 
 
-def _equal_rows(digests: np.ndarray, places: np.ndarray) -> Iterator[list[int]]:
-    """Places of rows that are equal, two or more each, in order."""
+def equal_rows(digests: np.ndarray, places: np.ndarray) -> Iterator[list[int]]:
+    """Those of the places whose rows are equal, two or more each, in order.
+
+    Args:
+        digests: (N, DIGEST_SIZE) uint8.
+        places: some of 0..N - 1, in order.
+    """
     halves = digests[places].view(np.uint64)
     order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal rows stay in order
     changes = (np.diff(halves[order], axis=0) != 0).any(1)

@@ -1,30 +1,22 @@
 """ImageNet from its official archives: `<output>/train/<synset>/*.JPEG` and `<output>/val/<synset>/*.JPEG`.
 
 The archive of training pictures holds an archive for each synset, that of validation pictures the pictures side by
-side. Both are read in one pass and never unpacked elsewhere. A picture is written under another name and then renamed,
-so that a run which was killed goes on where it stopped and ends in what an undisturbed one gives. (What a power cut
-leaves is not trusted so far: `check_data.py` reads every picture.)
+side. Both are read in one pass and never unpacked elsewhere.
 """
 
-import fcntl
 import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backbones.data.tar import Section, TarMember, read_tar
+from backbones.data.unpacking import LARGEST_PICTURE, Unpacking, open_archive
 from backbones.errors import DataError
-from backbones.progress import progress_bar
 
 OFFICIAL = {"train": (1_281_167, 1000), "val": (50_000, 1000)}  # pictures, classes
-
-_LARGEST_PICTURE = 2**27  # bytes
-_CHUNK = 2**20
 
 
 class _Form(NamedTuple):
@@ -87,7 +79,7 @@ def prepare_training(archive: Path, output: Path) -> PreparedSplit:
     Raises:
         DataError: the archive is damaged or of another form, or the folder can't be written.
     """
-    with _open(archive) as tar, _SplitFolder(output, "train", tar) as folder:
+    with open_archive(archive) as tar, _SplitFolder(output, "train", tar) as folder:
         for outer in read_tar(tar):
             synset, inner = _matched(outer, _CLASS_ARCHIVE, tar), outer.data
             seen: set[str] = set()
@@ -114,7 +106,7 @@ def prepare_validation(archive: Path, truth: Mapping[str, str], output: Path) ->
             another class than that of the ground truth.
     """
     _check_classes(output / "val", truth)
-    with _open(archive) as tar, _SplitFolder(output, "val", tar) as folder:
+    with open_archive(archive) as tar, _SplitFolder(output, "val", tar) as folder:
         for member in read_tar(tar):
             folder.add(truth[_matched(member, _VALIDATION_PICTURE, tar)], member)
         return folder.finish()
@@ -126,20 +118,6 @@ def _check_classes(folder: Path, truth: Mapping[str, str]) -> None:
         synset = truth.get(path.stem)
         if synset not in (None, path.parent.name):
             raise DataError(f"{path}: the ground truth says {synset}: remove {folder} and start again")
-
-
-@contextmanager
-def _open(archive: Path) -> Iterator[Section]:
-    if not archive.is_file():
-        raise DataError(
-            f"{archive}: {'not a file' if archive.exists() else 'no such file'}: name an archive of ImageNet"
-        )
-    try:
-        file = archive.open("rb")
-    except OSError as error:
-        raise DataError(f"{archive}: can't be read ({error.strerror})") from error
-    with file:
-        yield Section(file, os.fstat(file.fileno()).st_size, str(archive))
 
 
 def _matched(member: TarMember, form: _Form, archive: Section) -> str:
@@ -157,7 +135,7 @@ def _base(member: TarMember) -> str:
 
 
 def _check_members(archive: Path, form: _Form) -> list[str]:
-    with _open(archive) as tar:
+    with open_archive(archive) as tar:
         names = [_matched(member, form, tar) for member in read_tar(tar)]
     if not names:
         raise DataError(f"{archive}: is empty")
@@ -177,74 +155,36 @@ class _SplitFolder:
     """
 
     def __init__(self, output: Path, name: str, archive: Section):
-        self._folder = output / name
-        self._partial = output / f".{name}.partial"
         self._archive = archive
         self._size = archive.left
+        self._unpacking = Unpacking(output / name, output / f".{name}.partial", archive.left, name)
         self._result = PreparedSplit(name)
 
     def __enter__(self) -> "_SplitFolder":
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"{self._folder}: can't be written ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise DataError(f"{self._folder}: another prepare_data.py is at work there") from error
-        except OSError:  # a file system without locks
-            pass
-        self._bar = progress_bar(total=self._size, unit="B", scaled=True, description=self._result.name)
+        self._unpacking.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._bar.close()
-        self._partial.unlink(missing_ok=True)
-        os.close(self._lock)
+        self._unpacking.__exit__(*error)
 
     def add(self, synset: str, member: TarMember) -> None:
         """Puts a picture there, unless it is there in its full size."""
-        if not 0 < member.size <= _LARGEST_PICTURE:
+        if not 0 < member.size <= LARGEST_PICTURE:
             raise DataError(
                 f"{member.data.source}: a picture can't be of {member.size:,} bytes: the archive is damaged"
             )
-        path = self._folder / synset / _base(member)
-        try:
-            if not _is_whole(path, member.size):
-                if synset not in self._result.classes:
-                    path.parent.mkdir(exist_ok=True)
-                with self._partial.open("wb") as file:
-                    while chunk := member.data.read(_CHUNK):
-                        file.write(chunk)
-                os.replace(self._partial, path)
-                self._result.written += 1
-        except OSError as error:
-            raise DataError(
-                f"{path}: can't be written ({error.strerror}); mend that and start again: what is there stays"
-            ) from error
+        if self._unpacking.put(f"{synset}/{_base(member)}", member.size, member.data):
+            self._result.written += 1
         self._result.classes[synset] += 1
         self._result.size += member.size
-        self._show(self._archive.left)
+        self._unpacking.show(self._size - self._archive.left)
 
     def finish(self) -> PreparedSplit:
         """Looks for what else lies there."""
-        self._show(0)  # what follows the last picture is zeros
-        for folder in os.scandir(self._folder):
+        self._unpacking.show(self._size)  # what follows the last picture is zeros
+        for folder in os.scandir(self._unpacking.folder):
             if folder.is_dir():
                 more = sum(1 for _ in os.scandir(folder)) - self._result.classes[folder.name]
                 if more > 0:
                     self._result.foreign[folder.name] = more
         return self._result
-
-    def _show(self, left: int) -> None:
-        self._bar.update(self._size - left - self._bar.n)
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size

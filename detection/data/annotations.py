@@ -19,6 +19,9 @@ BadBoxes = Literal["error", "repair", "keep"]
 class Annotations:
     """The objects of N pictures, M in all. Picture i has the objects offsets[i] to offsets[i + 1] - 1, in file order.
 
+    All that is needed for a picture lies in arrays: touching Python objects in a worker process would copy the memory
+    that it shares with the first one (pytorch#13246).
+
     Args:
         class_names: of the K classes; label k is class_names[k - 1].
         category_ids: the data set's own number of each class.
@@ -99,7 +102,7 @@ class Annotations:
         )
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return len(self.sizes)
 
     @property
     def images(self) -> NDArray[np.int64]:
@@ -127,12 +130,15 @@ class DetectionDataset:
         load_image: gives picture i, (3, H, W) uint8 RGB; has to be picklable to be used in worker processes.
         repaired: boxes that were clipped because they reached outside their picture.
         dropped: boxes that were left out because they had no area.
+        annotated: False where the objects are not published (a challenge's test set): there are none here then, which
+            says nothing of the pictures.
     """
 
     annotations: Annotations
     load_image: Callable[[int], Tensor]
     repaired: int = 0
     dropped: int = 0
+    annotated: bool = True
 
     def __len__(self) -> int:
         return len(self.annotations)

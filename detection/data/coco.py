@@ -13,30 +13,72 @@ from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, 
 from detection.data.json_columns import Describe, column_of_ids, column_of_numbers, look_up, read_json
 from detection.data.pictures import PictureFiles
 
+# Lists of pictures that lie in the folder of another split.
+PICTURE_FOLDERS = {
+    "minival2014": "val2014",
+    "valminusminival2014": "val2014",
+    "test-dev2015": "test2015",
+    "test-dev2017": "test2017",
+}
+
 
 def read_coco_split(
-    root: str | Path, split: str, class_names: Sequence[str] | None = None, bad_boxes: BadBoxes = "error"
+    root: str | Path,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    bad_boxes: BadBoxes = "error",
+    need_annotations: bool = True,
 ) -> DetectionDataset:
     """A split of the COCO layout: pictures in root/SPLIT, objects in root/annotations/instances_SPLIT.json.
 
     Args:
         root: the folder of both.
-        split: `train2017`; several are joined by "+": `train2014+val2014`.
+        split: `train2017`; several are joined by "+": `train2014+valminusminival2014`. The pictures of `minival2014`
+            and `valminusminival2014` are those of `val2014`, those of `test-dev2017` lie in `test2017`.
         class_names: see `read_coco`.
         bad_boxes: see `check_boxes`.
+        need_annotations: false to read a split that has no instances_SPLIT.json, but COCO's image_info_SPLIT.json, as
+            pictures alone.
     """
     parts = []
     for name in (n.strip() for n in split.split("+")):
-        if not name or "/" in name or "\\" in name or name == "..":
-            raise DataError(f"'{name}' is not the name of a split")
-        file = Path(root) / "annotations" / f"instances_{name}.json"
-        parts.append(read_coco(Path(root) / name, file, class_names, bad_boxes))
+        file, has_objects = _annotation_file(Path(root), name, need_annotations)
+        parts.append(read_coco(picture_folder(Path(root), name), file, class_names, bad_boxes, has_objects))
     if len(parts) == 1:
         return parts[0]
+    if len({part.annotated for part in parts}) > 1:
+        raise DataError(f"{root}: of the splits {split}, some have annotations and some have not; name them apart")
     paths = [path for p in parts if isinstance(p.load_image, PictureFiles) for path in p.load_image.paths]
     annotations = concatenate([p.annotations for p in parts])
     repaired, dropped = sum(p.repaired for p in parts), sum(p.dropped for p in parts)
-    return DetectionDataset(annotations, PictureFiles(paths), repaired, dropped)
+    return DetectionDataset(annotations, PictureFiles(paths), repaired, dropped, parts[0].annotated)
+
+
+def check_split_name(name: str) -> None:
+    """Raises DataError if a split can't be called so, or names something outside the data set."""
+    if not name or "/" in name or "\\" in name or "\0" in name or name == "..":
+        raise DataError(f"'{name}' is not the name of a split")
+
+
+def picture_folder(root: Path, split: str) -> Path:
+    """Where the pictures of a split lie."""
+    return root / PICTURE_FOLDERS.get(split, split)
+
+
+def annotation_files(root: Path, split: str) -> tuple[Path, Path]:
+    """Where the annotations of a split belong, and the list of its pictures where those are not published."""
+    return root / "annotations" / f"instances_{split}.json", root / "annotations" / f"image_info_{split}.json"
+
+
+def _annotation_file(root: Path, name: str, need_annotations: bool) -> tuple[Path, bool]:
+    """The file of a split, and whether it has objects."""
+    check_split_name(name)
+    instances, pictures_alone = annotation_files(root, name)
+    if instances.exists() or not pictures_alone.exists():
+        return instances, True
+    if need_annotations:
+        raise DataError(f"{instances}: no such file; {pictures_alone} has no objects: name another split")
+    return pictures_alone, False
 
 
 def read_coco(
@@ -44,6 +86,7 @@ def read_coco(
     annotation_file: str | Path,
     class_names: Sequence[str] | None = None,
     bad_boxes: BadBoxes = "error",
+    has_objects: bool = True,
 ) -> DetectionDataset:
     """Pictures and objects of a COCO annotation file, in its order. Crowds are ignored.
 
@@ -52,6 +95,7 @@ def read_coco(
         annotation_file: the JSON file.
         class_names: the classes, in label order: those of the file in any order; by default, in the order of their ids.
         bad_boxes: see `check_boxes`.
+        has_objects: false for COCO's image_info_*.json, which has images and categories alone.
 
     Raises:
         DataError: something is missing or wrong; the message names the file and the id.
@@ -60,7 +104,8 @@ def read_coco(
     data = read_json(file)
     if not isinstance(data, dict):
         raise DataError(f"{file}: not a COCO annotation file (an object with images, annotations and categories)")
-    images, objects, categories = (_list(data, key, file) for key in ("images", "annotations", "categories"))
+    images, categories = _list(data, "images", file), _list(data, "categories", file)
+    objects = _list(data, "annotations", file) if has_objects else []
     names, category_ids = _read_categories(categories, class_names, file)
 
     def image_at(row: int) -> str:
@@ -78,7 +123,7 @@ def read_coco(
     annotations = Annotations.from_objects(
         class_names=names, category_ids=category_ids, image_ids=image_ids, sizes=sizes, **arrays
     )
-    return DetectionDataset(annotations, load_image, repaired, dropped)
+    return DetectionDataset(annotations, load_image, repaired, dropped, has_objects)
 
 
 def _read_categories(categories: list, class_names: Sequence[str] | None, file: Path) -> tuple[list[str], list[int]]:

@@ -1,5 +1,6 @@
 """Pictures of a detection data set as tensors."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,20 @@ class PictureFiles:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = np.array(paths, dtype=np.str_)  # an array: touching 100,000 str would unshare workers' memory
+        # One string of bytes in an array: touching 100,000 str in a worker process would unshare their memory.
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+
+    def path(self, index: int) -> str:
+        """The file of picture `index`."""
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+
+    @property
+    def paths(self) -> list[str]:
+        """All of them."""
+        return [self.path(index) for index in range(len(self._ends))]
 
     def __call__(self, index: int) -> Tensor:
-        return read_image(str(self.paths[index]))
+        return read_image(self.path(index))

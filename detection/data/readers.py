@@ -22,12 +22,15 @@ def read_split(
     bad_boxes: BadBoxes,
     drawn_size: int,
     drawn_count: int,
+    need_annotations: bool = True,
 ) -> DetectionDataset:
     """Reads one split.
 
     Args:
         class_names: the classes that labels must count in; None takes the data's own.
         drawn_size, drawn_count: side and number of the pictures that the built-in shapes draw.
+        need_annotations: False reads a test set whose annotations are not published as pictures alone; its `annotated`
+            is False then.
 
     Raises:
         ConfigError: no root where one is needed, or other classes than the shapes'.
@@ -41,7 +44,7 @@ def read_split(
     if not root:
         raise ConfigError(f"data.root is missing: name the folder of the {name} data")
     read = read_voc if name == "voc" else read_coco_split
-    dataset = read(root, split, class_names, bad_boxes)
+    dataset = read(root, split, class_names, bad_boxes, need_annotations=need_annotations)
     if not len(dataset):
         raise DataError(f"{root}: split '{split}' holds no pictures")
     return dataset

@@ -18,12 +18,34 @@ from detection.data.pictures import PictureFiles
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# The training sets of the paper by their usual names (4.3).
+UNIONS = {
+    "07": "VOC2007/trainval",
+    "12": "VOC2012/trainval",
+    "07+12": "VOC2007/trainval+VOC2012/trainval",
+    "07++12": "VOC2007/trainval+VOC2007/test+VOC2012/trainval",
+}
 
 
-class _Object(NamedTuple):
+_LARGEST_XML = 2**24  # bytes
+_LONGEST_NAME = 240  # bytes: file systems allow 255, endings included
+
+
+class VocObject(NamedTuple):
+    """An object as its annotation file has it; corners are xmin, ymin, xmax, ymax, one-based and inclusive."""
+
     name: str
-    corners: tuple[float, ...]  # xmin, ymin, xmax, ymax: one-based, inclusive
+    corners: tuple[float, float, float, float]
     difficult: bool
+
+
+class VocEntry(NamedTuple):
+    """A picture that a list names, where its annotation and itself belong, and whether the picture is there."""
+
+    identity: str
+    xml: Path
+    path: str
+    is_there: bool
 
 
 @dataclass
@@ -31,8 +53,8 @@ class _Picture:
     identity: str
     xml: Path
     path: str
-    size: tuple[int, int]
-    objects: list[_Object]
+    size: tuple[int, int]  # height, width
+    objects: list[VocObject]
 
 
 def read_voc(
@@ -41,30 +63,53 @@ def read_voc(
     class_names: Sequence[str] | None = None,
     bad_boxes: BadBoxes = "error",
     need_pictures: bool = True,
+    need_annotations: bool = True,
 ) -> DetectionDataset:
     """Pictures and objects of a VOC split. The id of a picture is its file's stem; difficult objects are ignored.
 
     Args:
         root: a year folder (with JPEGImages, Annotations and ImageSets/Main), or a VOCdevkit folder of year folders.
         split: `[YEAR/]NAME`, several joined by "+": `trainval`, `VOC2007/trainval+VOC2012/trainval`. The year may be
-            left out where `root` is a year folder or has only one.
+            left out where `root` is a year folder or has only one. Or, as the whole split, a name of `UNIONS`: `07`,
+            `12`, `07+12`, `07++12` (`07` and `12` want quotes in YAML; a list that is itself called so is written with
+            its year: `VOC2007/07`).
         class_names: the classes, in label order; by default those found in the split, sorted.
         bad_boxes: see `check_boxes`.
         need_pictures: false to read annotations whose picture files are not there.
+        need_annotations: false to read a split none of whose pictures has an annotation file (VOC2012's test set) as
+            pictures alone, if `class_names` are given.
 
     Raises:
         DataError: something is missing or wrong; the message names the file.
     """
-    pictures = [p for part in split.split("+") for p in _read_split(Path(root), part.strip(), need_pictures)]
+    lists = [_read_list(folder, name) for folder, name in voc_lists(Path(root), split)]
+    annotated = need_annotations or any(entry.xml.exists() for entries in lists for entry in entries)
+    pictures = [_read_picture(entry, need_pictures, annotated) for entries in lists for entry in entries]
     identities = [p.identity for p in pictures]
     if len(set(identities)) != len(identities):
         raise DataError(f"{root}: picture '{duplicate(identities)}' is listed twice in split '{split}'")
+    if class_names is None and not annotated:
+        raise DataError(f"{root}: split '{split}' has no annotations, so its classes are not known")
     if class_names is None:
         class_names = sorted({o.name for p in pictures for o in p.objects})
         if not class_names:
             raise DataError(f"{root}: no objects in split '{split}'")
     annotations, repaired, dropped = _flatten(pictures, list(class_names), bad_boxes)
-    return DetectionDataset(annotations, PictureFiles([p.path for p in pictures]), repaired, dropped)
+    return DetectionDataset(annotations, PictureFiles([p.path for p in pictures]), repaired, dropped, annotated)
+
+
+def voc_lists(root: Path, split: str) -> list[tuple[Path, str]]:
+    """The year folders and list names that a split as `read_voc` takes it stands for. Raises DataError as it does."""
+    if split not in UNIONS:
+        return [year_folder(root, part.strip()) for part in split.split("+")]
+    parts = UNIONS[split].split("+")
+    missing = sorted({part.split("/")[0] for part in parts if not _is_year(_year(root, part.split("/")[0]))})
+    if missing and root.is_dir():
+        raise DataError(
+            f"{root}: split '{split}' is {UNIONS[split]}, and there is no year folder {' or '.join(missing)} "
+            "(with ImageSets/Main) in it"
+        )
+    return [year_folder(root, part) for part in parts]
 
 
 def year_folder(root: Path, part: str) -> tuple[Path, str]:
@@ -75,7 +120,7 @@ def year_folder(root: Path, part: str) -> tuple[Path, str]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     if year:
-        folder = root.parent / year if _is_year(root) and root.name == year else root / year
+        folder = _year(root, year)
         if not _is_year(folder):
             raise DataError(f"{folder}: not a VOC year folder (no ImageSets/Main in it)")
         return folder, name
@@ -89,71 +134,104 @@ def year_folder(root: Path, part: str) -> tuple[Path, str]:
     raise DataError(f"{root} has {', '.join(y.name for y in years)}: write the split as {years[0].name}/{name}")
 
 
+def _year(root: Path, year: str) -> Path:
+    return root.parent / year if _is_year(root) and root.name == year else root / year
+
+
 def _is_year(folder: Path) -> bool:
     return (folder / "ImageSets" / "Main").is_dir()
 
 
-def _read_split(root: Path, part: str, need_pictures: bool) -> list[_Picture]:
-    folder, name = year_folder(root, part)
-    identities = _read_list(folder / "ImageSets" / "Main" / f"{name}.txt")
-    picture_folder = folder / "JPEGImages"
-    files = sorted(os.listdir(picture_folder)) if picture_folder.is_dir() else []
-    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in PICTURE_SUFFIXES}
-    pictures = []
-    for identity in identities:
-        xml = folder / "Annotations" / f"{identity}.xml"
-        path = os.path.join(picture_folder, file_of.get(identity, f"{identity}.jpg"))
-        if need_pictures and identity not in file_of:
-            raise DataError(f"{xml}: its picture {path} is missing")
-        pictures.append(_read_picture(identity, xml, path))
-    return pictures
+def _read_list(folder: Path, name: str) -> list[VocEntry]:
+    path = folder / "ImageSets" / "Main" / f"{name}.txt"
+    identities = []
+    for number, line in enumerate(read_lines(path), 1):
+        if line and not is_name(line):
+            raise DataError(f"{path}, line {number}: '{line}' is not the name of a picture")
+        if line:
+            identities.append(line)
+    if not identities:
+        raise DataError(f"{path}: lists no pictures")
+    return find_entries(folder, identities)
 
 
-def _read_list(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list of pictures, stripped. Raises DataError if there is none that can be read."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError as error:
         names = sorted(f.stem for f in path.parent.glob("*.txt"))
         raise DataError(f"{path}: no such split; there are: {', '.join(names) or 'none'}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
-    identities = []
-    for number, line in enumerate(lines, 1):
-        identity = line.strip()
-        if len(identity.split()) > 1 or "/" in identity or "\\" in identity:
-            raise DataError(f"{path}, line {number}: '{identity}' is not the name of a picture")
-        if identity:
-            identities.append(identity)
-    if not identities:
-        raise DataError(f"{path}: lists no pictures")
-    return identities
 
 
-def _read_picture(identity: str, xml: Path, path: str) -> _Picture:
+def is_name(line: str) -> bool:
+    """Whether a line of a list names a picture, and nothing outside its folder."""
+    return len(line.split()) == 1 and not set(line) & {"/", "\\", "\0"} and len(line.encode()) <= _LONGEST_NAME
+
+
+def find_entries(folder: Path, identities: Sequence[str]) -> list[VocEntry]:
+    """Where annotation and picture of each lie in a year folder."""
+    picture_folder = folder / "JPEGImages"
+    files = sorted(os.listdir(picture_folder)) if picture_folder.is_dir() else []
+    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in PICTURE_SUFFIXES}
+    return [
+        VocEntry(
+            identity,
+            folder / "Annotations" / f"{identity}.xml",
+            os.path.join(picture_folder, file_of.get(identity, f"{identity}.jpg")),
+            identity in file_of,
+        )
+        for identity in identities
+    ]
+
+
+def _read_picture(entry: VocEntry, need_pictures: bool, annotated: bool) -> _Picture:
+    identity, xml, path, is_there = entry
+    if need_pictures and not is_there:
+        raise DataError(f"{xml}: its picture {path} is missing")
+    if not annotated:
+        return _Picture(identity, xml, path, read_image_size(path), [])
+    root = parse_xml(xml, path)
+    # Some files leave the size out or have zeros there.
+    size = read_size(root, xml) or read_image_size(path)
+    return _Picture(identity, xml, path, size, [read_object(e, xml) for e in root.findall("object")])
+
+
+def parse_xml(xml: Path, path: str) -> Element:
+    """The annotation of the picture `path`. Raises DataError if there is none that can be read."""
     try:
-        root: Element = defusedxml.ElementTree.fromstring(xml.read_bytes())
+        with xml.open("rb") as file:
+            content = file.read(_LARGEST_XML + 1)
+        if len(content) > _LARGEST_XML:
+            raise DataError(f"{xml}: larger than {_LARGEST_XML:,} bytes, as no annotation is")
+        return defusedxml.ElementTree.fromstring(content)
     except FileNotFoundError as error:
         raise DataError(f"{xml}: no such annotation file (of picture {path})") from error
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError, RecursionError) as error:
         raise DataError(f"{xml}: not an XML file that can be read ({type(error).__name__}: {error})") from error
+
+
+def read_size(root: Element, xml: Path) -> tuple[int, int] | None:
+    """(height, width) as an annotation says, None where it does not. Raises DataError if that is no size."""
     height = _number(root, "size/height", xml, default="0")
     width = _number(root, "size/width", xml, default="0")
-    # Some files leave the size out or have zeros there.
-    size = (int(height), int(width)) if height > 0 and width > 0 else read_image_size(path)
-    if max(size) >= 2**31:
-        raise DataError(f"{xml}: a picture of {size[1]}x{size[0]} pixels can't be")
-    return _Picture(identity, xml, path, size, [_read_object(e, xml) for e in root.findall("object")])
+    if max(height, width) >= 2**31:
+        raise DataError(f"{xml}: a picture of {width:g}x{height:g} pixels can't be")
+    return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
 
 
-def _read_object(element: Element, xml: Path) -> _Object:
+def read_object(element: Element, xml: Path) -> VocObject:
+    """One object of an annotation. Raises DataError if something of it is missing or wrong."""
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError(f"{xml}: an object without a name")
     difficult = _number(element, "difficult", xml, default="0")
     if difficult not in (0, 1):
         raise DataError(f"{xml}: object '{name}': difficult is {difficult:g}, neither 0 nor 1")
-    corners = tuple(_number(element, f"bndbox/{corner}", xml) for corner in CORNERS)
-    return _Object(name, corners, bool(difficult))
+    xmin, ymin, xmax, ymax = (_number(element, f"bndbox/{corner}", xml) for corner in CORNERS)
+    return VocObject(name, (xmin, ymin, xmax, ymax), bool(difficult))
 
 
 def _number(element: Element, path: str, xml: Path, default: str | None = None) -> float:

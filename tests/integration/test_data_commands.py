@@ -15,7 +15,7 @@ import pytest
 from commands import ROOT, interruptible, wait_for
 from PIL import Image
 
-from backbones.prepare import main as prepare_main
+from detection.prepare import main as prepare_main
 
 
 def tool(name: str, *arguments: str) -> list[str]:

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from official_archives import picture
 from PIL import Image
 
-from backbones.check import main
 from backbones.data.check_layout import ClassFolder
 from backbones.data.check_pictures import inspect_picture, inspect_pictures
 from backbones.data.checks import check_class_folders, find_duplicates
 from backbones.data.findings import format_findings
 from backbones.data.pictures import read_image
 from backbones.errors import DataError
+from detection.check import main
 
 APE, BEE = "n01440764", "n02102040"
 

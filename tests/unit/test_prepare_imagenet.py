@@ -15,7 +15,7 @@ from official_archives import development_kit, picture, tar, training_archive, t
 from backbones.data.folder import read_folder
 from backbones.data.imagenet import prepare_training
 from backbones.errors import DataError
-from backbones.prepare import main
+from detection.prepare import main
 
 SYNSETS = ["n01440764", "n02102040", "n03888257"]
 CLASSES = {
@@ -234,7 +234,7 @@ def test_a_training_archive_that_is_hostile_or_of_another_form(
 
 
 def test_a_picture_of_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backbones.data.imagenet._LARGEST_PICTURE", 1000)
+    monkeypatch.setattr("backbones.data.imagenet.LARGEST_PICTURE", 1000)
     archive = training_archive(tmp_path / "a.tar", {"n01440764": {"n01440764_1.JPEG": bytes(1001)}})
     with pytest.raises(DataError, match=r"n01440764_1\.JPEG: a picture can't be of 1,001 bytes"):
         prepare_training(archive, tmp_path / "out")

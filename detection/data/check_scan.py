@@ -1,0 +1,119 @@
+"""What a check of a detection set reads of a split: all that can be read, and a finding for whatever can't."""
+
+from array import array
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backbones.data.findings import Finding, Kind
+
+MISSING_SPLIT = Kind("missing_split", "error", "splits that are not there")
+UNREADABLE = Kind("unreadable", "error", "annotation files that can't be read")
+BAD_ENTRY = Kind("bad_entry", "error", "entries that are not of the layout's form")
+NAMELESS = Kind("nameless", "error", "objects without a name")
+UNKNOWN_CLASS = Kind("unknown_class", "error", "classes that are not listed, or that the first split lacks")
+MISSING_PICTURE = Kind("missing_picture", "error", "pictures that are not there")
+MISSING_ANNOTATION = Kind("missing_annotation", "error", "pictures without an annotation file, where others have one")
+LISTED_TWICE = Kind("listed_twice", "error", "pictures that a split lists twice")
+NOT_ANNOTATED = Kind("not_annotated", "note", "splits without annotations, of which only the pictures are checked")
+
+Box = tuple[float, float, float, float]
+
+
+class ScannedPicture(NamedTuple):
+    """A picture of a split.
+
+    Args:
+        path: its file.
+        file: where its annotation is.
+        about: names the picture where `file` has those of others too; else empty.
+        size: (height, width) as annotated, None where nothing is said.
+        is_there: whether there is such a file.
+    """
+
+    path: str
+    file: str
+    about: str
+    size: tuple[int, int] | None
+    is_there: bool
+
+
+class SplitScan:
+    """Pictures and objects of a split as far as they can be read, and what was found.
+
+    Args:
+        name: of the split.
+        ignored: what objects are called that are neither objects nor background: difficult or crowd.
+        describe_box: writes a box (x1, y1, x2, y2) as the annotation has it.
+    """
+
+    def __init__(self, name: str, ignored: str, describe_box: Callable[[Box], str]):
+        self.name = name
+        self.ignored = ignored
+        self.annotated = True
+        self.categories: dict[str, int] = {}  # the data set's own number of each class, where it has any
+        self.pictures: list[ScannedPicture] = []
+        self.findings: list[Finding] = []
+        self.flagged: dict[int, list[str]] = {}  # kinds of errors and warnings by picture
+        self.class_names: list[str] = []
+        self._describe_box = describe_box
+        self._labels: dict[str, int] = {}
+        self._numbers = array("d")  # of each object picture, label, box, area, has_area, ignore
+        self._identities: list[str | int] = []
+
+    def find(self, kind: Kind, file: str, message: str, picture: int | None = None) -> None:
+        """Adds a finding; `picture` is the place of the one it is about."""
+        self.findings.append(Finding(kind, file, message))
+        if picture is not None and kind.severity != "note":
+            self.flagged.setdefault(picture, []).append(kind.name)
+
+    def find_in_picture(self, kind: Kind, picture: int, message: str) -> None:
+        """Adds a finding about the annotation of a picture."""
+        found = self.pictures[picture]
+        self.find(kind, found.file, f"{found.about}: {message}" if found.about else message, picture)
+
+    def find_in_box(self, kind: Kind, row: int, message: str) -> None:
+        """Adds a finding about the object `row`."""
+        picture, label, x1, y1, x2, y2 = self.table[row, :6].tolist()
+        identity = f"annotation {str(self._identities[row])[:40]}: " if self._identities[row] != "" else ""
+        text = f"{identity}box {self._describe_box((x1, y1, x2, y2))} of '{self.class_names[int(label)][:40]}'"
+        self.find_in_picture(kind, int(picture), f"{text} {message}")
+
+    def add_class(self, name: str) -> int:
+        """The label of a class, counted from 0."""
+        if name not in self._labels:
+            self._labels[name] = len(self.class_names)
+            self.class_names.append(name)
+        return self._labels[name]
+
+    def add_object(
+        self,
+        picture: int,
+        label: int,
+        box: Box,
+        *,
+        area: float,
+        has_area: bool,
+        ignore: bool,
+        identity: str | int = "",
+    ) -> None:
+        """Adds an object.
+
+        Args:
+            picture: place of its picture.
+            label: as `add_class` gives it.
+            box: (x1, y1, x2, y2).
+            area: in pixels, as COCO counts it.
+            has_area: what the data set's own form of the box says.
+            ignore: difficult or crowd.
+            identity: the data set's own number of the object, if it has any.
+        """
+        self._numbers.extend((picture, label, *box, area, has_area, ignore))
+        self._identities.append(identity)
+
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """(M, 9) a row for each object: picture, label, box, area, has_area, ignore."""
+        return np.frombuffer(self._numbers, dtype=np.float64).reshape(-1, 9) if self._numbers else np.zeros((0, 9))

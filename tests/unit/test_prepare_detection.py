@@ -1,0 +1,336 @@
+"""`prepare_data.py voc` and `coco` on archives of the official form: what they make, refuse, and after a kill."""
+
+import fcntl
+import io
+import json
+import multiprocessing
+import os
+import re
+import signal
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from official_archives import picture, tar, tree
+from test_voc_reader import box, obj, xml
+
+from detection.data.coco import read_coco_split
+from detection.data.voc import read_voc
+from detection.prepare import main
+
+SIZE = "<size><width>40</width><height>40</height></size>"
+CAT = xml(obj("cat"), obj("dog", box(5, 5, 9, 9), "<difficult>1</difficult>"), size=SIZE).encode()
+
+
+def year(name: str, lists: Mapping[str, list[str]], number: int) -> dict[str, bytes]:
+    """The files of an archive of VOC below VOCdevkit/, those of segmentation among them."""
+    files = {f"{name}/ImageSets/Segmentation/trainval.txt": b"x\n", f"{name}/SegmentationClass/x.png": b"x"}
+    for split, stems in lists.items():
+        files[f"{name}/ImageSets/Main/{split}.txt"] = "".join(f"{stem}\n" for stem in stems).encode()
+        files[f"{name}/ImageSets/Main/cat_{split}.txt"] = "".join(f"{stem}  1\n" for stem in stems).encode()
+        for stem in stems:
+            number += 1
+            files[f"{name}/Annotations/{stem}.xml"] = CAT
+            files[f"{name}/JPEGImages/{stem}.jpg"] = picture(number)
+    return files
+
+
+VOC = {
+    "VOCtrainval_06-Nov-2007.tar": ("", year("VOC2007", {"trainval": ["000005", "000007"]}, 0)),
+    "VOCtest_06-Nov-2007.tar": ("./", year("VOC2007", {"test": ["000001"]}, 10)),
+    "VOCtrainval_11-May-2012.tar": ("TrainVal/", year("VOC2012", {"trainval": ["2008_000002"]}, 20)),
+}
+VOC_TREE = {
+    f"VOCdevkit/{name}": content
+    for _, files in VOC.values()
+    for name, content in files.items()
+    if "Segmentation" not in name
+}
+
+
+def coco_json(identities: list[int], folder: str, objects: bool = True) -> bytes:
+    images = [{"id": i, "file_name": f"COCO_{folder}_{i:012d}.jpg", "height": 40, "width": 40} for i in identities]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 9, 9], "segmentation": []} for i in identities
+    ]
+    data = {"images": images, "categories": [{"id": 1, "name": "person"}]}
+    return json.dumps(data | ({"annotations": annotations} if objects else {})).encode()
+
+
+def coco_pictures(folder: str, identities: list[int]) -> dict[str, bytes]:
+    return {f"{folder}/COCO_{folder}_{i:012d}.jpg": picture(i) for i in identities}
+
+
+COCO = {
+    "train2014.zip": coco_pictures("train2014", [1, 2, 3]),
+    "val2014.zip": coco_pictures("val2014", [4, 5]),
+    "test2015.zip": coco_pictures("test2015", [6]),
+    "annotations_trainval2014.zip": {
+        "annotations/instances_train2014.json": coco_json([1, 2, 3], "train2014"),
+        "annotations/instances_val2014.json": coco_json([4, 5], "val2014"),
+        "annotations/captions_val2014.json": b"{}",
+    },
+    "image_info_test2015.zip": {"annotations/image_info_test-dev2015.json": coco_json([6], "test2015", objects=False)},
+}
+LISTS = {"instances_minival2014.json": coco_json([4], "val2014")}
+COCO_TREE = {name: data for files in COCO.values() for name, data in files.items() if "captions" not in name} | {
+    f"annotations/{name}": data for name, data in LISTS.items()
+}
+
+
+def zip_of(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name in files}):
+            archive.mkdir(folder)
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    """A folder with all of them."""
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    for name, (prefix, files) in VOC.items():
+        (folder / name).write_bytes(tar({f"{prefix}VOCdevkit/{file}": content for file, content in files.items()}))
+    for name, content in COCO.items():
+        (folder / name).write_bytes(zip_of(content, zipfile.ZIP_STORED if "test" in name else zipfile.ZIP_DEFLATED))
+    for name, data in LISTS.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def arguments(name: str, archives: Path, output: Path) -> list[str]:
+    named = [str(archives / file) for file in (VOC if name == "voc" else COCO)]
+    lists = ["--lists", *(str(archives / file) for file in LISTS)] if name == "coco" else []
+    return [name, "--archives", *named, *lists, "--output", str(output)]
+
+
+TREES = {"voc": VOC_TREE, "coco": COCO_TREE}
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture) -> Refused:
+    """Runs the command, which must leave with exit code 2; returns its error message."""
+
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 2
+        last = re.split(r"[\r\n]", capsys.readouterr().err.rstrip("\n"))[-1]
+        assert last.startswith("error: ")
+        return last
+
+    return refused
+
+
+def test_makes_the_voc_layout(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "out"
+    main(arguments("voc", archives, output))
+    assert tree(output) == VOC_TREE
+    assert len(read_voc(output / "VOCdevkit", "07++12")) == 4
+    text = capsys.readouterr().out
+    assert re.search(r"^VOC2007/trainval +2 +2 +4 +2$", text, re.MULTILINE)
+    assert re.search(r"^VOC2007/test +1 +1 +2 +1$", text, re.MULTILINE)
+    assert "VOC2007/trainval: the official set has 5,011 pictures and 15,662 objects." in text
+    assert f"{len(VOC_TREE)} files (0.0 MB), of which {len(VOC_TREE)} were written now" in text
+    assert "left out" not in text  # segmentation is known
+    assert text.endswith(f"--name voc --root {output}/VOCdevkit --splits 07+12 VOC2007/test\n")
+    main(arguments("voc", archives, output))
+    assert "of which 0 were written now" in capsys.readouterr().out
+    assert tree(output) == VOC_TREE
+
+
+def test_makes_the_coco_layout(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "out"
+    main(arguments("coco", archives, output))
+    assert tree(output) == COCO_TREE
+    assert len(read_coco_split(output, "train2014+minival2014")) == 4
+    assert not read_coco_split(output, "test-dev2015", need_annotations=False).annotated
+    text = capsys.readouterr().out
+    assert re.search(r"^train2014 +3 +3 +instances +3$", text, re.MULTILINE)
+    assert re.search(r"^minival2014 +1 +1 +instances +1$", text, re.MULTILINE)
+    assert re.search(r"^test-dev2015 +1 +1 +image_info +-$", text, re.MULTILINE)
+    assert "train2014: the official set has 82,783 pictures and 604,907 objects." in text
+    assert text.endswith(f"--name coco --root {output} --splits train2014 val2014\n")
+    main(arguments("coco", archives, output))
+    assert "of which 0 were written now" in capsys.readouterr().out
+
+
+def test_some_archives_alone(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["coco", "--archives", str(archives / "train2014.zip"), "--output", str(tmp_path / "a")])
+    assert re.search(r"^train2014 +- +3 +not in these archives", capsys.readouterr().out, re.MULTILINE)
+    annotations = str(archives / "annotations_trainval2014.zip")
+    main(["coco", "--archives", annotations, "--output", str(tmp_path / "b")])
+    assert "train2014: 3 of its pictures are not in train2014/: is an archive missing?" in capsys.readouterr().out
+    main(["voc", "--archives", str(archives / "VOCtest_06-Nov-2007.tar"), "--output", str(tmp_path / "c")])
+    assert capsys.readouterr().out.endswith("--splits VOC2007/test\n")
+
+
+def killed_at(number: int, early: bool, arguments: list[str]) -> None:
+    """Runs the command in a process of its own, which kills itself when it puts the file of that number there."""
+
+    def run() -> None:
+        rename, count = os.replace, iter(range(1000))
+
+        def rename_or_die(source: Path, target: Path) -> None:
+            last = next(count) == number
+            if last and early:
+                os.truncate(source, 1)  # as if in the middle of writing
+            else:
+                rename(source, target)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = rename_or_die
+        main(arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
+@pytest.mark.parametrize(("number", "early"), [(0, True), (3, False), (6, True)])
+def test_a_killed_run_goes_on(archives: Path, tmp_path: Path, name: str, number: int, early: bool) -> None:
+    output = tmp_path / "out"
+    killed_at(number, early, arguments(name, archives, output))
+    left = {file: data for file, data in tree(output).items() if not file.startswith(".")}
+    assert len(left) == number + (not early)
+    assert left.items() <= TREES[name].items()
+    main(arguments(name, archives, output))
+    assert tree(output) == TREES[name]
+
+
+@pytest.mark.parametrize(("name", "locked"), [("voc", "VOCdevkit"), ("coco", ".")])
+def test_two_at_once_are_refused(archives: Path, tmp_path: Path, refused: Refused, name: str, locked: str) -> None:
+    (tmp_path / "out" / locked).mkdir(parents=True)
+    descriptor = os.open(tmp_path / "out" / locked, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert "another prepare_data.py is at work there" in refused(*arguments(name, archives, tmp_path / "out"))
+    os.close(descriptor)
+
+
+def link(name: str) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return info.tobuf(tarfile.USTAR_FORMAT) + bytes(1024)
+
+
+GOOD = {"VOCdevkit/VOC2007/Annotations/a.xml": CAT}
+
+
+@pytest.mark.parametrize(
+    ("archive", "named"),
+    [
+        (tar(GOOD | {"../VOCdevkit/VOC2007/Annotations/b.xml": CAT}), "which names no file below a folder"),
+        (tar(GOOD | {"VOCdevkit/VOC2007/JPEGImages/../../../x.jpg": b"x"}), "which names no file below a folder"),
+        (tar(GOOD | {"/tmp/x.xml": b"x"}), "which names no file below a folder"),
+        (tar(GOOD | {"VOCdevkit/VOC2007/JPEGImages/x\n.jpg": b"x"}), "which names no file below a folder"),
+        (tar(GOOD)[:1024] + link("VOCdevkit/VOC2007/JPEGImages/a.jpg"), "neither a file nor a folder"),
+        (tar(GOOD | {"VOCdevkit/VOC2007/JPEGImages/a.jpg": b""}), r"a\.jpg: can't be of 0 bytes"),
+        (tar(GOOD | {"VOCdevkit/VOC2007/Annotations/b.xml": bytes(2**24 + 1)}), "can't be of 16,777,217 bytes"),
+        (tar(GOOD | {"./VOCdevkit/VOC2007/Annotations/a.xml": b"other"}), r"a\.xml: is there twice, with"),
+        (tar({"n01440764/x.JPEG": b"x"}), "holds nothing new of the form VOCdevkit/VOC2007"),
+        (tar(GOOD)[:700], "cut off"),
+        (zip_of(GOOD), "is not a tar archive"),
+    ],
+)
+def test_a_hostile_or_damaged_voc_archive(tmp_path: Path, refused: Refused, archive: bytes, named: str) -> None:
+    (tmp_path / "bad.tar").write_bytes(archive)
+    message = refused("voc", "--archives", str(tmp_path / "bad.tar"), "--output", str(tmp_path / "out"))
+    assert re.search(rf"bad\.tar: .*{named}", message), message
+    assert set(tree(tmp_path)) == {"bad.tar"}
+
+
+def zip_with(change: Callable[[zipfile.ZipInfo], None]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        info = zipfile.ZipInfo("train2017/1.jpg")
+        change(info)
+        archive.writestr(info, picture(1))
+    return file.getvalue()
+
+
+def make_link(info: zipfile.ZipInfo) -> None:
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+
+
+PICTURES = coco_pictures("train2014", [1])
+
+
+@pytest.mark.parametrize(
+    ("archive", "named"),
+    [
+        (zip_of(PICTURES | {"../x.jpg": b"x"}), "which names no file below a folder"),
+        (zip_of(PICTURES | {"/tmp/x.jpg": b"x"}), "which names no file below a folder"),
+        (zip_of(PICTURES | {"train2014\\x.jpg": b"x"}), "which names no file below a folder"),
+        (zip_with(make_link), r"train2017/1\.jpg: is neither a file nor a folder"),
+        (zip_with(lambda info: setattr(info, "compress_type", zipfile.ZIP_BZIP2)), "a method that is not supported"),
+        (zip_of({"annotations/instances_x.json": bytes(10**6)}), "would unpack to 1,000,000 bytes"),
+        (zip_of({"train2017/1.jpg": b""}), r"1\.jpg: can't be of 0 bytes"),
+        (zip_of({"VOCdevkit/x.jpg": b"x"}), "holds nothing new of the form train2017"),
+        (zip_of(PICTURES)[:-10], "is not a zip archive, or is cut off"),
+        (tar(PICTURES), "is not a zip archive"),
+        (b"", "is not a zip archive"),
+    ],
+)
+def test_a_hostile_or_damaged_coco_archive(tmp_path: Path, refused: Refused, archive: bytes, named: str) -> None:
+    (tmp_path / "bad.zip").write_bytes(archive)
+    message = refused("coco", "--archives", str(tmp_path / "bad.zip"), "--output", str(tmp_path / "out"))
+    assert re.search(rf"bad\.zip: .*{named}", message), message
+    assert set(tree(tmp_path)) == {"bad.zip"}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_changed_byte_of_a_zip_is_noticed(tmp_path: Path, refused: Refused, method: int) -> None:
+    content = zip_of(PICTURES, method)
+    (tmp_path / "bad.zip").write_bytes(flipped(content, len(content) // 2))
+    message = refused("coco", "--archives", str(tmp_path / "bad.zip"), "--output", str(tmp_path / "out"))
+    assert re.search(r"COCO_train2014_000000000001\.jpg: is cut off or damaged", message)
+    assert set(tree(tmp_path)) == {"bad.zip"}  # nor is the part that was read left there
+
+
+def test_foreign_files_are_named(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = {**PICTURES, "__MACOSX/train2014/._x.jpg": b"x", "README": b"x", "train2014/a b.jpg": b"x"}
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    main(["coco", "--archives", str(tmp_path / "a.zip"), "--output", str(tmp_path / "out")])
+    text = capsys.readouterr().out
+    assert "left out: 3 files that are not of the official form, in __MACOSX/train2014 (1), README (1), train" in text
+    assert tree(tmp_path / "out") == PICTURES
+    (tmp_path / "a.tar").write_bytes(tar(GOOD | {"VOCdevkit/VOC2007/JPEGImages/._a.jpg": b"x", "VOCdevkit/a.m": b"x"}))
+    main(["voc", "--archives", str(tmp_path / "a.tar"), "--output", str(tmp_path / "voc")])
+    assert "in VOCdevkit/VOC2007/JPEGImages (1), VOCdevkit (1)" in capsys.readouterr().out
+    assert tree(tmp_path / "voc") == GOOD
+
+
+def test_bad_arguments_are_named(archives: Path, tmp_path: Path, refused: Refused) -> None:
+    output = ["--output", str(tmp_path / "out")]
+    assert "nowhere: no such file" in refused("voc", "--archives", str(tmp_path / "nowhere"), *output)
+    assert "nowhere: no such file" in refused("coco", "--archives", str(tmp_path / "nowhere"), *output)
+    assert "not a file" in refused("coco", "--lists", str(tmp_path), *output)
+    assert "archives and lists are missing" in refused("coco", *output)
+    archive = str(archives / "VOCtest_06-Nov-2007.tar")
+    assert "is named twice" in refused("voc", "--archives", archive, archive, *output)
+    assert "holds nothing new" in refused(
+        "voc", "--archives", archive, f"{archives}/../archives/{Path(archive).name}", *output
+    )
+    (archives / "other.json").write_text("{}")
+    assert "is called instances_<split>.json" in refused("coco", "--lists", str(archives / "other.json"), *output)
+    (archives / "instances_x.json").write_text("{")
+    assert "instances_x.json: not a JSON file" in refused(
+        "coco", "--lists", str(archives / "instances_x.json"), *output
+    )
+    (tmp_path / "file").write_text("")
+    assert "can't be written" in refused("voc", "--archives", archive, "--output", str(tmp_path / "file"))
