@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
-from detection.data.json_columns import column_of_numbers, look_up, read_json
-from detection.evaluate.arrays import flatten, split
+from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
+from detection.data.json_lists import read_json_list
+from detection.evaluate.arrays import Floats, Indices, flatten, split
+from detection.evaluate.lookup import Lookup
 from detection.structures import Detections
 
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
@@ -49,15 +52,31 @@ def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detect
             number that is none, or a box of negative size.
     """
     file = Path(path)
-    entries = read_json(file)
-    if not isinstance(entries, list):
-        raise DataError(f"{file}: not a COCO results file (a list of detections)")
+    images = Lookup("image_id", annotations.image_ids)
+    categories = Lookup("category_id", annotations.category_ids)
+    columns: list[tuple[Indices, Floats, Floats, Indices]] = []
+    count = 0
+    with without_collection():
+        for entries in read_json_list(file):
+            columns.append(_coco_columns(entries, images, categories, f"{file}: detection number", count))
+            count += len(entries)
+    for lookup in (images, categories):
+        lookup.refuse_unknown(f"{file}: detection number", count)
+    owners, boxes, scores, labels = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    del columns
+    return split(owners, boxes, scores, labels + 1, len(annotations))
+
+
+def _coco_columns(
+    entries: list[Any], images: Lookup, categories: Lookup, name: str, start: int
+) -> tuple[Indices, Floats, Floats, Indices]:
+    """Pictures, boxes, scores and classes of some entries of a results file; `start` come before them."""
 
     def entry_at(row: int) -> str:
-        return f"{file}: detection number {row + 1}"
+        return f"{name} {start + row + 1}"
 
-    images = look_up(entries, "image_id", {v: i for i, v in enumerate(annotations.image_ids)}, entry_at)
-    labels = look_up(entries, "category_id", {v: k for k, v in enumerate(annotations.category_ids, 1)}, entry_at)
+    owners = images(column_of_ids(entries, "image_id", (int, str), entry_at), start)
+    classes = categories(column_of_ids(entries, "category_id", (int, str), entry_at), start)
     boxes = column_of_numbers(entries, "bbox", entry_at, length=4)
     scores = column_of_numbers(entries, "score", entry_at)
     negative = (boxes[:, 2:] < 0).any(axis=1)
@@ -65,7 +84,7 @@ def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detect
         row = int(negative.argmax())
         raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
     boxes[:, 2:] += boxes[:, :2]
-    return split(images, boxes, scores, labels, len(annotations))
+    return owners, boxes, scores, classes
 
 
 def split_name(split: str) -> str:

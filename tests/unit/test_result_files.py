@@ -105,7 +105,7 @@ def entry(**changes):
     ("content", "message"),
     [
         ("[{", "not a JSON file that can be read"),
-        ({"image_id": 7}, "not a COCO results file"),
+        ({"image_id": 7}, "holds no JSON list"),
         ([entry(), 3], "detection number 2 is 3, not an object"),
         ([entry(), entry(image_id=8)], "detection number 2: image_id 8 is not listed"),
         ([entry(), entry(image_id="7")], "detection number 2: image_id '7' is not listed"),

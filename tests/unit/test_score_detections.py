@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detection.evaluate import score
-from detection.evaluate.coco import COCO_METRICS
+from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +62,9 @@ def test_coco_files_by_every_metric(coco_files, tmp_path, monkeypatch, capsys):
     )  # fmt: skip
     results = json.loads(output.read_text())
     assert list(results) == ["coco", "voc07", "voc12"]
-    assert list(results["coco"]) == list(COCO_METRICS)
+    assert list(results["coco"]) == [*COCO_METRICS, "per_class"]
+    assert results["coco"]["per_class"]["cat"] == pytest.approx({n: results["coco"][n] for n in PER_CLASS_METRICS})
+    assert set(results["coco"]["per_class"]["dog"].values()) == {None}
     assert results["coco"]["AR100"] == pytest.approx(50)
     assert results["coco"]["APl"] is None
     assert results["voc12"] == {"mAP": 50, "per_class": {"cat": 50, "dog": None}}

@@ -184,8 +184,9 @@ def test_results_are_printed_with_dashes_for_what_does_not_exist():
     cells = {line[0].strip(): [c.strip() for c in line[1:] if c.strip()] for line in lines if line[0]}
     assert cells["APs"] == ["100.00"]
     assert cells["APl"] == ["-"]
-    assert cells["mAP"] == ["100.00", "100.00"]
-    assert cells["an absent class"] == ["-", "-"]
+    assert cells["mAP"] == cells["a"] == ["100.00"] * 4 + ["-"] * 2 + ["100.00"] * 2
+    assert cells["an absent class"] == ["-"] * 8
+    assert lines[-1] == ["no object that counts, so left out of the mean: 1 of 2 classes: an absent class"]
     only = evaluate_detections(truth, found, ["voc07"])
     assert list(only) == ["voc07"]
     assert "voc12" not in format_results(only)

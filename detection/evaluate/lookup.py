@@ -1,0 +1,59 @@
+"""Which of the ids in a file of detections are not those of the annotations."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backbones.errors import DataError
+from detection.evaluate.arrays import Indices
+
+
+class Lookup:
+    """The places of ids in a list, and what is known of the ids that are not in it."""
+
+    def __init__(self, key: str, listed: Sequence[Any]):
+        self._key = key
+        self._places = {value: place for place, value in enumerate(listed)}
+        self._used: set[Any] = set()
+        self._unknown = 0
+        self._first: tuple[int, Any] = (0, None)
+
+    def __call__(self, values: list[Any], start: int) -> Indices:
+        """The place of each value, -1 where there is none; the first of them is detection `start`, from 0."""
+        found = np.fromiter(map(self._places.get, values, itertools.repeat(-1)), dtype=np.int64, count=len(values))
+        self._used.update(values)
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown) and not self._unknown:
+            self._first = (start + int(unknown[0]), values[unknown[0]])
+        self._unknown += len(unknown)
+        return found
+
+    def refuse_unknown(self, name: str, count: int) -> None:
+        """Raises DataError if one of `count` values was not listed."""
+        if not self._unknown:
+            return
+        row, value = self._first
+        ids = len(self._used - self._places.keys())
+        others = f"; so it is with {self._unknown:,} of {count:,} detections, which name {ids:,} such ids"
+        raise DataError(
+            f"{name} {row + 1}: {self._key} {value!r:.60} is not listed in the annotations"
+            + (others if self._unknown > 1 else "")
+            + self._hint()
+        )
+
+    def _hint(self) -> str:
+        listed = list(self._places)
+        if len({type(value) for value in [*listed, *self._used]}) > 1:
+            return f"; ids are {'numbers' if type(listed[0]) is int else 'strings'} there" if listed else ""
+        if self._key == "image_id":
+            return "" if self._used & self._places.keys() else "; no detection is of a picture that is: another set?"
+        for first in (0, 1):
+            labels = range(first, first + len(listed))
+            if self._used <= set(labels) and set(listed) != set(labels):
+                return (
+                    f"; all of them lie in {labels[0]}..{labels[-1]}: this looks like contiguous labels, not the data "
+                    f"set's own category ids ({min(listed)}..{max(listed)})"
+                )
+        return ""
