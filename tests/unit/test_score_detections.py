@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,83 @@ def test_what_is_wrong_is_named(coco_files, monkeypatch, capsys, change, message
     assert message in capsys.readouterr().err
 
 
-def test_voc_annotations_need_a_folder_of_results(voc_folders, coco_files, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "--annotations", voc_folders[0], "--detections", coco_files[1], "--metric", "voc07")
-    assert "dt.json: not a folder of comp4_det_test_<class>.txt" in capsys.readouterr().err
+def refusal(monkeypatch, capsys, annotations, detections, metric="coco"):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "--annotations", annotations, "--detections", detections, "--metric", metric)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_voc_annotations_need_a_folder_and_coco_annotations_a_file(voc_folders, coco_files, monkeypatch, capsys):
+    message = refusal(monkeypatch, capsys, voc_folders[0], coco_files[1], "voc07")
+    assert "dt.json: not a folder of comp4_det_test_<class>.txt" in message
+    assert "results: is a folder; COCO annotations go with a" in refusal(
+        monkeypatch, capsys, coco_files[0], voc_folders[1]
+    )
+
+
+def test_contiguous_labels_are_recognised(coco_files, monkeypatch, capsys):
+    annotations, detections = coco_files
+    detections.write_text(json.dumps([{"image_id": 1, "category_id": 0, "bbox": [1, 1, 2, 2], "score": 1}] * 3))
+    message = refusal(monkeypatch, capsys, annotations, detections)
+    assert "detection number 1: category_id 0 is not listed" in message
+    assert "3 of 3 detections" in message
+    assert "all lie in 0..1: they look like contiguous labels" in message
+    assert "from 3 to 8" in message
+
+
+def coco_notes(coco_files, monkeypatch, capsys, boxes, scores=(0.9,), pictures=1, categories=(3, 8)):
+    annotations, detections = coco_files
+    truth = json.loads(annotations.read_text())
+    truth["images"] = [{"id": k, "file_name": "a.jpg", "height": 100, "width": 200} for k in range(1, pictures + 1)]
+    annotations.write_text(json.dumps(truth))
+    rows = [
+        {"image_id": 1, "category_id": category, "bbox": box, "score": score}
+        for box in boxes
+        for score in scores
+        for category in categories
+    ]
+    detections.write_text(json.dumps(rows))
+    run(monkeypatch, "--annotations", annotations, "--detections", detections, "--metric", "coco")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"{len(rows)} detections in {pictures} pictures, 2 classes"
+    return [line.removeprefix("note: ") for line in printed if line.startswith("note: ")]
+
+
+def test_what_is_as_it_should_be_is_not_noted(coco_files, monkeypatch, capsys):
+    # Boxes may reach a pixel outside; a dog needs no detection, of which there is no object.
+    assert coco_notes(coco_files, monkeypatch, capsys, [[10, 10, 20, 20], [-1, -1, 202, 102]], categories=[3]) == []
+
+
+def test_what_looks_odd_is_noted(coco_files, monkeypatch, capsys):
+    notes = partial(coco_notes, coco_files, monkeypatch, capsys)
+    assert notes([[10, 10, 20, 20]], pictures=3) == ["2 of 3 pictures have no detection"]
+    assert notes([[10, 10, 20, 20]], categories=[8]) == [
+        "1 of 1 classes with objects have no detection, so an AP of 0: cat"
+    ]
+    assert notes([[10, 10, 20, 20], [10, 10, 20, 92], [198, 0, 4, 4]]) == [
+        "4 of 6 boxes reach more than a pixel outside of their picture"
+    ]
+    assert notes([[110, 60, 150, 90], [120, 30, 190, 60]]) == [
+        "4 of 4 boxes reach more than a pixel outside of their picture; "
+        "as x1, y1, x2, y2 nearly all would lie inside: COCO's boxes are x, y, width, height"
+    ]
+    assert notes([[10, 10, 20, 20]], scores=[-0.5, 12]) == ["scores go from -0.5 to 12: only their order counts"]
+    assert notes([]) == ["there are no detections at all"]
+
+
+def test_what_looks_odd_in_voc_files_is_noted(voc_folders, monkeypatch, capsys):
+    year, results = voc_folders
+    (results / "comp4_det_test_cat.txt").write_text("000001 0.9 0 11 30 30\n")
+    (results / "comp4_det_test_dog.txt").write_text("")
+    (results / "comp4_det_test_cow.txt").write_text("")
+    (results / "comp4_det_val_cow.txt").write_text("")  # of another split
+    run(monkeypatch, "--annotations", year, "--detections", results, "--metric", "voc07")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes == [
+        "note: comp4_det_test_cow.txt, comp4_det_test_dog.txt: of no class of the annotations, so not read",
+        "note: 1 of 1 boxes begin at pixel 0, but VOC's pixels count from 1",
+    ]
