@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import (
+    DetectionTable,
     Floats,
     Indices,
     box_areas,
@@ -37,12 +38,12 @@ MAX_DETECTIONS = 100  # of a class in a picture
 MISSED, IGNORED, FOUND = 0, 1, 2
 
 
-def coco_metrics(annotations: Annotations, detections: Sequence[Detections]) -> dict[str, Any]:
+def coco_metrics(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> dict[str, Any]:
     """COCO's average precision and recall, in percent; ignored objects count as crowds.
 
     Args:
         annotations: the objects of N pictures.
-        detections: N, in the order of `annotations`. Equal scores are taken in the order of picture ids.
+        detections: N, in the order of `annotations`, or a table. Equal scores are taken in the order of picture ids.
 
     Returns:
         AP, AP50, AP75, AP of small, medium and large objects, AR with 1, 10 and 100 detections a picture, AR of small,
@@ -144,7 +145,7 @@ def _objects(annotations: Annotations) -> _Objects:
     )
 
 
-def _found(annotations: Annotations, detections: Sequence[Detections]) -> _Found:
+def _found(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> _Found:
     images, boxes, scores, labels = flatten(detections, len(annotations))
     places = np.empty(len(annotations), dtype=np.int64)
     places[sorted(range(len(annotations)), key=annotations.image_ids.__getitem__)] = np.arange(len(annotations))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from detection.data.annotations import Annotations
+from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS, coco_metrics
 from detection.evaluate.voc import voc_metrics
 from detection.structures import Detections
@@ -12,13 +13,13 @@ Metric = Literal["coco", "voc07", "voc12"]
 
 
 def evaluate_detections(
-    annotations: Annotations, detections: Sequence[Detections], metrics: Sequence[Metric]
+    annotations: Annotations, detections: Sequence[Detections] | DetectionTable, metrics: Sequence[Metric]
 ) -> dict[str, dict[str, Any]]:
     """The metrics asked for, by name, in percent; None for a number that does not exist.
 
     Args:
         annotations: the objects of N pictures.
-        detections: N, in the order of `annotations`, each best score first.
+        detections: N, in the order of `annotations`, each best score first; or a table.
         metrics: "coco" gives COCO's twelve numbers and six a class, "voc07" and "voc12" give {"mAP", "per_class"}.
     """
     results: dict[str, dict[str, Any]] = {}

@@ -17,7 +17,7 @@ from backbones.errors import DataError
 from detection.data.annotations import Annotations
 from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
 from detection.data.json_lists import read_json_list
-from detection.evaluate.arrays import Floats, Indices, flatten, split
+from detection.evaluate.arrays import DetectionTable, Floats, Indices, flatten, split
 from detection.evaluate.lookup import Lookup
 from detection.structures import Detections
 
@@ -52,7 +52,12 @@ def write_coco_results(path: str | Path, annotations: Annotations, detections: I
 
 
 def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detections]:
-    """Detections from COCO's results JSON, float64, by picture and best score first.
+    """The same as `read_coco_table`, by picture and best score first."""
+    return split(read_coco_table(path, annotations), len(annotations))
+
+
+def read_coco_table(path: str | Path, annotations: Annotations) -> DetectionTable:
+    """Detections from COCO's results JSON, float64, in the order of the file.
 
     Raises:
         DataError: the file can't be read, or an entry of it names an unknown picture or class, lacks something, has a
@@ -69,9 +74,8 @@ def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detect
             count += len(entries)
     for lookup in (images, categories):
         lookup.refuse_unknown(lambda row: f"{file}: detection number {row + 1}", count)
-    owners, boxes, scores, labels = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    del columns
-    return split(owners, boxes, scores, labels + 1, len(annotations))
+    owners, boxes, scores, classes = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return DetectionTable(owners, boxes, scores, classes + 1)
 
 
 def _coco_columns(
@@ -126,7 +130,12 @@ def write_voc_results(
 
 
 def read_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[Detections]:
-    """Detections from a folder of VOC results files, one a class, float64, by picture and best score first.
+    """The same as `read_voc_table`, by picture and best score first."""
+    return split(read_voc_table(folder, split_name, annotations), len(annotations))
+
+
+def read_voc_table(folder: str | Path, split_name: str, annotations: Annotations) -> DetectionTable:
+    """Detections from a folder of VOC results files, one a class, float64, each class in the order of its file.
 
     Raises:
         DataError: files of classes are missing, or a line is wrong; the message names file and line.
@@ -152,7 +161,7 @@ def read_voc_results(folder: str | Path, split_name: str, annotations: Annotatio
     lookup.refuse_unknown(lambda row: "{}, line {}".format(*places[row]), len(places))
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     boxes: NDArray[np.float64] = table[:, 1:] - ONE_BASED
-    return split(np.concatenate(images), boxes, table[:, 0], np.concatenate(labels), len(annotations))
+    return DetectionTable(np.concatenate(images), boxes, table[:, 0], np.concatenate(labels))
 
 
 def other_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[str]:

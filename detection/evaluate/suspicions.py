@@ -1,29 +1,27 @@
 """What looks odd about detections that can be scored all the same: mistakes that would only show as a low AP."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
-from detection.evaluate.arrays import Floats, Indices, flatten
-from detection.structures import Detections
+from detection.evaluate.arrays import DetectionTable, Floats, Indices
 
 NAMED = 5  # classes
 MOST = 0.9  # of all boxes
 
 
-def suspicions(annotations: Annotations, detections: Sequence[Detections], form: Literal["coco", "voc"]) -> list[str]:
+def suspicions(annotations: Annotations, detections: DetectionTable, form: Literal["coco", "voc"]) -> list[str]:
     """A line for each thing that looks odd.
 
     Args:
         annotations: the objects of N pictures.
-        detections: N, in the order of `annotations`.
+        detections: in any order.
         form: of the files that the detections come from.
     """
-    images, boxes, scores, labels = flatten(detections, len(annotations))
-    if not len(scores):
+    images, boxes, scores, labels = detections.images, detections.boxes, detections.scores, detections.labels
+    if not len(detections):
         return ["there are no detections at all"]
     lines = []
     empty = len(annotations) - len(np.unique(images))

@@ -183,6 +183,27 @@ def test_what_looks_odd_is_noted(coco_files, monkeypatch, capsys):
     assert notes([]) == ["there are no detections at all"]
 
 
+def test_a_class_without_an_object_that_counts_is_left_out_and_named(voc_folders, monkeypatch, capsys):
+    year, results = voc_folders
+    xml = year / "Annotations/000001.xml"
+    cat = xml.read_text()[xml.read_text().index("<object>") : xml.read_text().index("</annotation>")]
+    dog = cat.replace("cat", "dog").replace("<difficult>0", "<difficult>1")
+    cow = cat.replace("cat", "cow")
+    xml.write_text(xml.read_text().replace("</annotation>", f"{dog}{cow}</annotation>"))
+    (results / "comp4_det_test_dog.txt").write_text("000001 0.9 11 11 30 30\n")
+    (results / "comp4_det_test_cow.txt").write_text("")
+    run(monkeypatch, "--annotations", year, "--detections", results, "--metric", "voc07", "voc12", "coco")
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert rows["cat"][:2] == ["100.00", "100.00"]
+    assert rows["cat"][-2:] == ["100.00", "100.00"]
+    assert rows["dog"] == ["-"] * 8
+    assert rows["cow"][-2:] == ["0.00", "0.00"]
+    assert rows["mAP"][-2:] == ["50.00", "50.00"]
+    assert lines[-1] == "no object that counts, so left out of the mean: 1 of 3 classes: dog"
+    assert "note: 1 of 2 classes with objects have no detection, so an AP of 0: cow" in lines
+
+
 def test_what_looks_odd_in_voc_files_is_noted(voc_folders, monkeypatch, capsys):
     year, results = voc_folders
     (results / "comp4_det_test_cat.txt").write_text("000001 0.9 0 11 30 30\n")
