@@ -29,7 +29,7 @@ def read_json_list(path: Path) -> Iterator[list[Any]]:
         pass  # no such file, not a list of plain objects, NaN, or no JSON at all: reading it whole decides, and says so
     everything = read_json(path)
     if not isinstance(everything, list):
-        raise DataError(f"{path}: holds no JSON list")
+        raise DataError(f"{path}: not a JSON list of detections, as a COCO results file is")
     yield everything[done:]
 
 

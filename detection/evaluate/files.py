@@ -145,7 +145,7 @@ def read_voc_table(folder: str | Path, split_name: str, annotations: Annotations
     if missing:
         raise DataError(
             f"{folder}: no file for {len(missing)} of {len(paths)} classes (each needs one; it may be empty): "
-            f"{', '.join(missing)}"
+            f"{', '.join(missing)}{_other_names(folder, missing)}"
         )
     lookup = Lookup("image", [str(image_id) for image_id in annotations.image_ids], of="the split")
     images: list[Indices] = []
@@ -162,6 +162,13 @@ def read_voc_table(folder: str | Path, split_name: str, annotations: Annotations
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     boxes: NDArray[np.float64] = table[:, 1:] - ONE_BASED
     return DetectionTable(np.concatenate(images), boxes, table[:, 0], np.concatenate(labels))
+
+
+def _other_names(folder: str | Path, missing: list[str]) -> str:
+    """What the files might be called instead: another spelling, split or competition."""
+    others = sorted(n for n in os.listdir(folder) if "_det_" in n and n.endswith(".txt"))
+    others = [n for n in others if n.casefold() in {m.casefold() for m in missing}] or others
+    return f"; there is {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else ""
 
 
 def other_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[str]:

@@ -48,7 +48,11 @@ class Lookup:
         if len({type(value) for value in [*listed, *self._used]}) > 1:
             return f"; ids are {'numbers' if type(listed[0]) is int else 'strings'} there" if listed else ""
         if self._key != "category_id":
-            return "" if self._used & self._places.keys() else "; no detection is of a picture that is: another set?"
+            return (
+                ""
+                if self._used & self._places.keys()
+                else "; none of the pictures is: are these detections of another set?"
+            )
         for first in (0, 1):
             labels = range(first, first + len(listed))
             if self._used <= set(labels) and set(listed) != set(labels):

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from detection.data.annotations import Annotations
 from detection.data.coco import read_coco_split
 from detection.evaluate.coco import COCO_METRICS, coco_metrics
-from detection.evaluate.files import write_coco_results
+from detection.evaluate.files import read_coco_table, write_coco_results
 from detection.structures import Detections
 
 
@@ -53,7 +53,7 @@ def mean_of_known(values: np.ndarray) -> float | None:
     return 100 * float(values[values > -1].mean()) if (values > -1).any() else None
 
 
-def reference(annotations: Annotations, detections: list[Detections]) -> dict:
+def ground_truth(annotations: Annotations) -> COCO:
     rows = zip(
         annotations.images.tolist(),
         annotations.labels.tolist(),
@@ -80,6 +80,10 @@ def reference(annotations: Annotations, detections: list[Detections]) -> dict:
     }
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
+    return truth
+
+
+def reference(annotations: Annotations, detections: list[Detections]) -> dict:
     results = [
         {
             "image_id": image_id,
@@ -92,9 +96,8 @@ def reference(annotations: Annotations, detections: list[Detections]) -> dict:
             d.labels.tolist(), d.boxes.double().tolist(), d.scores.tolist(), strict=True
         )
     ]
-    return pycocotools_numbers(
-        truth, results, dict(zip(annotations.category_ids, annotations.class_names, strict=True))
-    )
+    names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
+    return pycocotools_numbers(ground_truth(annotations), results, names)
 
 
 def assert_same(ours: dict, theirs: dict) -> None:
@@ -195,6 +198,22 @@ def test_ids_of_pictures_may_be_strings():
 def test_equal_scores():
     annotations, detections = random_case(11, scores=[0.25, 0.5, 0.75])
     assert_same(coco_metrics(annotations, detections), reference(annotations, detections))
+
+
+def test_lines_of_a_results_file_in_any_order(tmp_path):
+    """Equal scores of one picture go by the file, of several by the pictures' ids: as pycocotools has it."""
+    annotations, detections = random_case(18, scores=[0.25, 0.5, 0.75], crowds=0)
+    names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
+    write_coco_results(tmp_path / "r.json", annotations, detections)
+    entries = json.loads((tmp_path / "r.json").read_text())
+    found = []
+    for seed in range(3):
+        np.random.default_rng(seed).shuffle(entries)
+        (tmp_path / "r.json").write_text(json.dumps(entries))
+        truth = ground_truth(annotations)
+        found.append(coco_metrics(annotations, read_coco_table(tmp_path / "r.json", annotations)))
+        assert_same(found[-1], pycocotools_numbers(truth, json.loads(json.dumps(entries)), names))
+    assert found[0]["AP"] != pytest.approx(found[1]["AP"], abs=1e-6)  # the order does matter
 
 
 def test_crowds_only_and_many_of_them():

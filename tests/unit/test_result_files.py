@@ -140,14 +140,17 @@ def entry(**changes):
     ("content", "message"),
     [
         ("[{", "not a JSON file that can be read"),
-        ({"image_id": 7}, "holds no JSON list"),
+        ({"image_id": 7}, "not a JSON list of detections"),
         ([entry(), 3], "detection number 2 is 3, not an object"),
         ([entry(), entry(image_id=8)], r"detection number 2: image_id 8 is not listed in .* \(the only one of 2\)$"),
         (
             [entry(), *[entry(image_id=k) for k in (8, 5, 8)]],
             r"detection number 2: image_id 8 .* \(3 of 4 detections name such ids, 2 in all\)$",
         ),
-        ([entry(image_id=8)], "detection number 1: image_id 8 .*; no detection is of a picture that is: another set"),
+        (
+            [entry(image_id=8)],
+            "detection number 1: image_id 8 .*; none of the pictures is: are these",
+        ),
         ([entry(), entry(image_id="7")], "detection number 2: image_id '7' is not listed .*; ids are numbers there"),
         ([entry(), entry(image_id=True)], "detection number 2: 'image_id' is True, not a whole number"),
         ([entry(), entry(category_id=1)], r"detection number 2: category_id 1 is not listed .*\)$"),
@@ -188,10 +191,12 @@ def test_bad_voc_lines_are_named(tmp_path, line, message):
 
 def test_an_absent_class_file_is_named_and_an_empty_one_is_fine(tmp_path):
     voc_results_file(tmp_path, "test", "cat").write_text("")
-    with pytest.raises(DataError, match=r": no file for 1 of 2 classes \(.*\): comp4_det_test_dog\.txt$"):
+    (tmp_path / "comp4_det_test_Dog.txt").write_text("")
+    message = r": no file for 1 of 2 classes \(.*\): comp4_det_test_dog\.txt; there is comp4_det_test_Dog\.txt$"
+    with pytest.raises(DataError, match=message):
         read_voc_results(tmp_path, "test", STRINGS)
     voc_results_file(tmp_path, "test", "cat").unlink()
-    with pytest.raises(DataError, match=r"2 of 2 classes .*: comp4_det_test_cat\.txt, comp4_det_test_dog\.txt$"):
+    with pytest.raises(DataError, match=r"2 of 2 classes .*: comp4_det_test_cat\.txt, comp4_det_test_dog\.txt;"):
         read_voc_results(tmp_path, "test", STRINGS)
     for name in ("cat", "dog"):
         voc_results_file(tmp_path, "test", name).write_text("")
