@@ -95,7 +95,7 @@ def evaluate_detector(
 
 def _say_where_to_score(data: DetectionData) -> str:
     servers = {
-        "voc": "pack the comp4_det files as its instructions say, for http://host.robots.ox.ac.uk:8080",
+        "voc": "pack the comp4_det files for http://host.robots.ox.ac.uk:8080, as it says there",
         "coco": "name and pack detections.json as https://cocodataset.org/#upload says",
     }
     return f"{data.test_split} has no published annotations: nothing is scored here; {servers[data.name]}"
