@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
@@ -16,6 +16,7 @@ from detection.data.readers import for_testing, read_split
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.evaluate.files import split_name, voc_results_file, write_coco_results, write_voc_results
 from detection.inference.detect import detect_in_dataset
+from detection.structures import Detections
 from detection.weights import load_detector
 
 
@@ -31,14 +32,15 @@ def evaluate_detector(
 ) -> None:
     """Tests a detector on the test split of a data set.
 
-    Writes results.json, detections.json (COCO's form) and comp4_det_<split>_<class>.txt (VOC's form). Example:
-    python tools/evaluate_detector.py --model runs/voc --data.name voc --data.root VOCdevkit --output runs/voc-test
+    Writes results.json, detections.json (COCO's form) and comp4_det_<split>_<class>.txt (VOC's form). Of a split whose
+    annotations are not published (VOC2012's test, COCO's test-dev) only the files are written, for the official server.
+    Example: python tools/evaluate_detector.py --model runs/voc --data.name voc --data.root VOCdevkit --output found
 
     Args:
         model: a run folder or weights.safetensors file.
         data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
         output: a folder for the results; without it they are only printed.
-        metric: coco (12 numbers), voc07 (11-point AP), voc12 (area under the curve).
+        metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve).
         device: auto takes a GPU where there is one.
         precision: fp32 or bf16.
         workers: data-loading processes.
@@ -48,6 +50,8 @@ def evaluate_detector(
         raise CheckpointError(f"--model {' '.join(model)}: give one detector; ensembles are not supported yet")
     if workers < 0:
         raise ConfigError(f"workers {workers}: give 0 or more")
+    if not data.test_split:
+        raise ConfigError("data.test_split is missing: name the split to test on")
     if output:
         _make_folder(Path(output), overwrite)
     with join_world(device) as world:
@@ -62,8 +66,11 @@ def evaluate_detector(
             bad_boxes=for_testing(data.bad_boxes),
             drawn_size=shorter,
             drawn_count=data.test_size,
+            need_annotations=False,
         )
         _check_ids(dataset, metadata, data)
+        if not dataset.annotated and not output:
+            raise ConfigError(f"{data.test_split} has no published annotations to score with: write files, by --output")
         if output:
             for name in metadata.classes:  # refuses a name that no file can have
                 voc_results_file(output, split_name(data.test_split), name)
@@ -78,20 +85,40 @@ def evaluate_detector(
         )
         if not world.is_main:
             return
-        results = evaluate_detections(dataset.annotations, detections, metric)
         print(f"{len(dataset)} pictures of {data.test_split}")
-        print(format_results(results))
+        results = evaluate_detections(dataset.annotations, detections, metric) if dataset.annotated else None
+        print(format_results(results) if results is not None else _say_where_to_score(data))
         if output:
-            folder = Path(output)
-            write_coco_results(folder / "detections.json", dataset.annotations, detections)
-            write_voc_results(folder, split_name(data.test_split), dataset.annotations, detections)
-            write_json(folder / "results.json", results)
-            print(f"written to {folder}")
+            _write(Path(output), data.test_split, dataset, detections, results)
+            print(f"written to {output}")
+
+
+def _say_where_to_score(data: DetectionData) -> str:
+    servers = {
+        "voc": "pack the comp4_det files for http://host.robots.ox.ac.uk:8080, as it says there",
+        "coco": "name and pack detections.json as https://cocodataset.org/#upload says",
+    }
+    return f"{data.test_split} has no published annotations: nothing is scored here; {servers[data.name]}"
+
+
+def _write(
+    folder: Path,
+    split: str,
+    dataset: DetectionDataset,
+    detections: Sequence[Detections],
+    results: dict[str, dict[str, Any]] | None,
+) -> None:
+    write_coco_results(folder / "detections.json", dataset.annotations, detections)
+    write_voc_results(folder, split_name(split), dataset.annotations, detections)
+    if results is not None:
+        write_json(folder / "results.json", results)
+    else:
+        (folder / "results.json").unlink(missing_ok=True)  # numbers of what the folder held before
 
 
 def _make_folder(folder: Path, overwrite: bool) -> None:
     """Makes the folder before the long work, not after it."""
-    if (folder / "results.json").exists() and not overwrite:
+    if any((folder / name).exists() for name in ("results.json", "detections.json")) and not overwrite:
         raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)

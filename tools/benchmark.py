@@ -1,6 +1,6 @@
 """Speed and memory of parts of the project beside the usual way."""
 
-from backbones.benchmark.command import main
+from detection.benchmark.command import main
 
 if __name__ == "__main__":
     main()

@@ -1,1 +1,1 @@
-"""Speed and memory of each part of the project beside the usual way, and how far both are from the machine's limit."""
+"""Speed and memory of what is about classifiers beside the usual way, and how far both are from the machine's limit."""

@@ -92,7 +92,7 @@ def format_rows(rows: Sequence[Row]) -> str:
     parts = max((len(row.part) for row in rows), default=0)
     lines = [
         f"{'part':{parts}}  {'name':{width}} {'ours':>10} {'reference':>10} {'ratio':>6} {'quartiles':>11}  "
-        f"{'unit':8} {'memory in MB':>15}"
+        f"{'unit':10} {'memory in MB':>15}"
     ]
     for row in rows:
         middle = spread(ratios(row.ours, row.reference))
@@ -100,7 +100,7 @@ def format_rows(rows: Sequence[Row]) -> str:
         memory = f"{_megabytes(row.ours_memory)} / {_megabytes(row.reference_memory)}"
         lines.append(
             f"{row.part:{parts}}  {row.name:{width}} {spread(row.ours).median:>10,.1f} "
-            f"{spread(row.reference).median:>10,.1f} {middle.median:>6.2f} {quartiles:>11}  {row.unit:8} {memory:>15}"
+            f"{spread(row.reference).median:>10,.1f} {middle.median:>6.2f} {quartiles:>11}  {row.unit:10} {memory:>15}"
         )
     notes = [f"{row.name}: {note}" for row in rows for note in row.notes]
     return "\n".join([*lines, *([""] if notes else []), *notes])

@@ -1,6 +1,7 @@
 """Detections of a whole data set in flat arrays."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,11 +13,31 @@ Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def flatten(detections: Sequence[Detections], count: int) -> tuple[Indices, Floats, Floats, Indices]:
+@dataclass
+class DetectionTable:
+    """D detections of a whole data set in the order of a file, by which VOC and COCO rank equal scores.
+
+    Args:
+        images: (D,) the index of the picture of each.
+        boxes: (D, 4) x1, y1, x2, y2.
+        scores: (D,).
+        labels: (D,) in 1..K.
+    """
+
+    images: Indices
+    boxes: Floats
+    scores: Floats
+    labels: Indices
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def flatten(detections: Sequence[Detections] | DetectionTable, count: int) -> tuple[Indices, Floats, Floats, Indices]:
     """The detections of all pictures, in order.
 
     Args:
-        detections: one item a picture.
+        detections: one item a picture, or a table.
         count: how many pictures there are.
 
     Returns:
@@ -25,6 +46,8 @@ def flatten(detections: Sequence[Detections], count: int) -> tuple[Indices, Floa
     Raises:
         ValueError: there are not `count` items.
     """
+    if isinstance(detections, DetectionTable):
+        return detections.images, detections.boxes, detections.scores, detections.labels
     if len(detections) != count:
         raise ValueError(f"detections of {len(detections)} pictures for annotations of {count}")
     if not count:
@@ -36,11 +59,11 @@ def flatten(detections: Sequence[Detections], count: int) -> tuple[Indices, Floa
     return images, boxes, scores, labels
 
 
-def split(images: Indices, boxes: Floats, scores: Floats, labels: Indices, count: int) -> list[Detections]:
-    """The reverse of `flatten`, of detections in any order: by picture, best score first, equal ones as given."""
-    order = np.lexsort((-scores, images))
-    ends = np.searchsorted(images[order], np.arange(1, count))
-    columns = (np.split(values[order], ends) for values in (boxes, scores, labels))
+def split(table: DetectionTable, count: int) -> list[Detections]:
+    """The detections of each of `count` pictures, best score first, equal ones in the order of the table."""
+    order = np.lexsort((-table.scores, table.images))
+    ends = np.searchsorted(table.images[order], np.arange(1, count))
+    columns = (np.split(values[order], ends) for values in (table.boxes, table.scores, table.labels))
     return [Detections(*(torch.from_numpy(v) for v in row)) for row in zip(*columns, strict=True)][:count]
 
 

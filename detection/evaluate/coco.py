@@ -7,12 +7,14 @@ detection of each at a time, at all IoU thresholds: some dozens of steps on arra
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import (
+    DetectionTable,
     Floats,
     Indices,
     box_areas,
@@ -25,45 +27,78 @@ from detection.evaluate.arrays import (
 from detection.structures import Detections
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+PER_CLASS_METRICS = COCO_METRICS[:6]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))  # all, small, medium, large; both ends belong to it
+AREAS = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}  # both ends belong to it
 MAX_DETECTIONS = 100  # of a class in a picture
 
 # What becomes of a detection, at an IoU threshold and in a range of areas.
 MISSED, IGNORED, FOUND = 0, 1, 2
 
 
-def coco_metrics(annotations: Annotations, detections: Sequence[Detections]) -> dict[str, float | None]:
+def coco_metrics(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> dict[str, Any]:
     """COCO's average precision and recall, in percent; ignored objects count as crowds.
 
     Args:
         annotations: the objects of N pictures.
-        detections: N, in the order of `annotations`. Equal scores are taken in the order of picture ids.
+        detections: N, in the order of `annotations`, or a table. Equal scores are taken in the order of picture ids.
 
     Returns:
         AP, AP50, AP75, AP of small, medium and large objects, AR with 1, 10 and 100 detections a picture, AR of small,
-        medium and large objects. None where there is no such object.
+        medium and large objects; and "per_class": {name: the six APs}. None where there is no such object.
     """
     objects, found = _objects(annotations), _found(annotations, detections)
     pairs = _overlapping_pairs(objects, found)
-    precisions: list[Floats] = []
-    recalls: list[Floats] = []
-    recalls_of_few: list[Floats] = []
-    for low, high in AREAS:
+    precisions: dict[str, _ByClass] = {}
+    recalls: dict[str, _ByClass] = {}
+    for suffix, (low, high) in AREAS.items():
         ignored = objects.crowd | (objects.areas < low) | (objects.areas > high)
         outcome = _match(pairs, objects.crowd, ignored, len(found.labels))
         outcome[(outcome == MISSED) & ((found.areas < low) | (found.areas > high))] = IGNORED
         counts = np.bincount(objects.labels[~ignored], minlength=len(annotations.class_names) + 1)[1:]
-        precisions.append(_precision(outcome, found.labels, counts))
-        recalls.append(_recall(outcome, found.labels, counts))
-        if not recalls_of_few:  # they count objects of all areas
-            few = [found.ranks < most for most in (1, 10)]
-            recalls_of_few = [_recall(outcome[:, f], found.labels[f], counts) for f in few]
-    ap, ap_by_area = precisions[0], precisions[1:]
-    columns = [ap, ap[0], ap[5], *ap_by_area, *recalls_of_few, *recalls]  # thresholds 0 and 5 are 0.5 and 0.75
-    return {name: 100 * float(c.mean()) if c.size else None for name, c in zip(COCO_METRICS, columns, strict=True)}
+        classes = np.flatnonzero(counts)
+        precision = _precision(outcome, found.labels, counts)
+        precisions[f"AP{suffix}"] = _ByClass(classes, precision)
+        if suffix:
+            recalls[f"AR{suffix}"] = _ByClass(classes, _recall(outcome, found.labels, counts))
+            continue
+        precisions["AP50"] = _ByClass(classes, precision[:, :1])
+        precisions["AP75"] = _ByClass(classes, precision[:, 5:6])
+        for most in (1, 10, MAX_DETECTIONS):
+            few = found.ranks < most
+            recalls[f"AR{most}"] = _ByClass(classes, _recall(outcome[:, few], found.labels[few], counts))
+    numbers = precisions | recalls
+    per_class = {
+        name: {metric: precisions[metric].of_class(k) for metric in PER_CLASS_METRICS}
+        for k, name in enumerate(annotations.class_names)
+    }
+    return {metric: numbers[metric].mean() for metric in COCO_METRICS} | {"per_class": per_class}
+
+
+@dataclass
+class _ByClass:
+    """Precisions or recalls of the C classes that have objects.
+
+    Args:
+        classes: (C,) which these are, from 0.
+        values: (C, thresholds, ...) in 0..1.
+    """
+
+    classes: Indices
+    values: Floats
+
+    def mean(self) -> float | None:
+        """In percent, of all classes alike."""
+        return 100 * float(self.values.mean()) if self.values.size else None
+
+    def of_class(self, label: int) -> float | None:
+        """In percent."""
+        place = int(np.searchsorted(self.classes, label))
+        if place == len(self.classes) or self.classes[place] != label:
+            return None
+        return 100 * float(self.values[place].mean())
 
 
 @dataclass
@@ -110,17 +145,18 @@ def _objects(annotations: Annotations) -> _Objects:
     )
 
 
-def _found(annotations: Annotations, detections: Sequence[Detections]) -> _Found:
+def _found(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> _Found:
     images, boxes, scores, labels = flatten(detections, len(annotations))
-    groups = labels * len(annotations) + images
-    by_group = np.lexsort((-scores, groups))
-    ranks = np.empty_like(by_group)
-    ranks[by_group] = position_in_run(groups[by_group])
     places = np.empty(len(annotations), dtype=np.int64)
     places[sorted(range(len(annotations)), key=annotations.image_ids.__getitem__)] = np.arange(len(annotations))
-    order = np.lexsort((ranks, places[images], -scores, labels))
-    order = order[ranks[order] < MAX_DETECTIONS]
-    return _Found(groups[order], labels[order], boxes[order], box_areas(boxes[order]), ranks[order])
+    order = np.lexsort((places[images], -scores, labels))
+    groups = labels[order] * len(annotations) + images[order]
+    by_group = np.argsort(groups, kind="stable")
+    ranks = np.empty_like(by_group)
+    ranks[by_group] = position_in_run(groups[by_group])
+    kept = ranks < MAX_DETECTIONS
+    order = order[kept]
+    return _Found(groups[kept], labels[order], boxes[order], box_areas(boxes[order]), ranks[kept])
 
 
 def _overlapping_pairs(objects: _Objects, found: _Found) -> _Pairs:
@@ -167,22 +203,22 @@ def _match(pairs: _Pairs, crowd: NDArray[np.bool_], ignored: NDArray[np.bool_], 
 
 
 def _recall(outcome: NDArray[np.int8], labels: Indices, counts: Indices) -> Floats:
-    """(10, classes with objects) the share of the objects that are found."""
+    """(classes with objects, 10) the share of the objects that are found."""
     found = np.stack([np.bincount(labels[row == FOUND], minlength=len(counts) + 1)[1:] for row in outcome])
-    return found[:, counts > 0] / counts[counts > 0]
+    return (found[:, counts > 0] / counts[counts > 0]).T
 
 
 def _precision(outcome: NDArray[np.int8], labels: Indices, counts: Indices) -> Floats:
-    """(10, classes with objects, 101) the best precision at each recall or a higher one; 0 at a recall not reached."""
+    """(classes with objects, 10, 101) the best precision at each recall or a higher one; 0 at a recall not reached."""
     classes = np.flatnonzero(counts)
-    precision = np.zeros((len(outcome), len(classes), len(RECALLS)))
+    precision = np.zeros((len(classes), len(outcome), len(RECALLS)))
     starts, ends = (np.searchsorted(labels, classes + 1, side=side) for side in ("left", "right"))
-    for column, (k, start, end) in enumerate(zip(classes, starts, ends, strict=True)):
+    for place, (k, start, end) in enumerate(zip(classes, starts, ends, strict=True)):
         for threshold, row in enumerate(outcome[:, start:end]):
             # Precision has its peaks where an object is found: only these matter.
             places = np.flatnonzero(row[row != IGNORED] == FOUND)
             right = np.arange(1, len(places) + 1)
             best = np.maximum.accumulate((right / (places + 1 + np.spacing(1)))[::-1])[::-1]
             reached = np.searchsorted(right / counts[k], RECALLS, side="left")
-            precision[threshold, column] = np.append(best, 0)[reached]
+            precision[place, threshold] = np.append(best, 0)[reached]
     return precision

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from detection.data.annotations import Annotations
-from detection.evaluate.coco import COCO_METRICS, coco_metrics
+from detection.evaluate.arrays import DetectionTable
+from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS, coco_metrics
 from detection.evaluate.voc import voc_metrics
 from detection.structures import Detections
 
@@ -12,14 +13,14 @@ Metric = Literal["coco", "voc07", "voc12"]
 
 
 def evaluate_detections(
-    annotations: Annotations, detections: Sequence[Detections], metrics: Sequence[Metric]
+    annotations: Annotations, detections: Sequence[Detections] | DetectionTable, metrics: Sequence[Metric]
 ) -> dict[str, dict[str, Any]]:
     """The metrics asked for, by name, in percent; None for a number that does not exist.
 
     Args:
         annotations: the objects of N pictures.
-        detections: N, in the order of `annotations`, each best score first.
-        metrics: "coco" gives COCO's twelve numbers, "voc07" and "voc12" give {"mAP", "per_class"}.
+        detections: N, in the order of `annotations`, each best score first; or a table.
+        metrics: "coco" gives COCO's twelve numbers and six a class, "voc07" and "voc12" give {"mAP", "per_class"}.
     """
     results: dict[str, dict[str, Any]] = {}
     if "coco" in metrics:
@@ -32,21 +33,37 @@ def evaluate_detections(
 
 
 def format_results(results: dict[str, dict[str, Any]]) -> str:
-    """Results as a table to read, numbers that do not exist as dashes."""
+    """COCO's numbers, then all classes in one table; numbers that do not exist as dashes."""
     blocks = []
     if "coco" in results:
         rows = [(name, results["coco"][name]) for name in COCO_METRICS]
         blocks.append([f"{'COCO':<8}{'%':>8}", *(f"{name:<8}{_number(value):>8}" for name, value in rows)])
-    voc = [metric for metric in ("voc07", "voc12") if metric in results]
-    if voc:
-        names = ["mAP", *results[voc[0]]["per_class"]]
-        width = max(len("VOC AP, %"), *map(len, names)) + 2
-        lines = [f"{'VOC AP, %':<{width}}" + "".join(f"{metric:>8}" for metric in voc)]
-        for name in names:
-            values = [results[m]["mAP"] if name == "mAP" else results[m]["per_class"][name] for m in voc]
-            lines.append(f"{name:<{width}}" + "".join(f"{_number(value):>8}" for value in values))
-        blocks.append(lines)
+    blocks.append(_class_table(results))
     return "\n\n".join("\n".join(lines) for lines in blocks)
+
+
+def _class_table(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Columns of the metrics; rows of their mean over the classes and of each class; which classes have no object."""
+    means: dict[str, float | None] = {}
+    columns: dict[str, dict[str, float | None]] = {}
+    if "coco" in results:
+        for name in PER_CLASS_METRICS:
+            means[name] = results["coco"][name]
+            columns[name] = {label: values[name] for label, values in results["coco"]["per_class"].items()}
+    for name in ("voc07", "voc12"):
+        if name in results:
+            means[name], columns[name] = results[name]["mAP"], results[name]["per_class"]
+    first = next(iter(columns.values()), {})
+    width = max(map(len, ["AP in %", *first])) + 2
+    rows = [("mAP", list(means.values()))]
+    rows += [(label, [column[label] for column in columns.values()]) for label in first]
+    lines = [f"{'AP in %':<{width}}" + "".join(f"{name:>8}" for name in columns)]
+    lines += [f"{label:<{width}}" + "".join(f"{_number(value):>8}" for value in values) for label, values in rows]
+    absent = [label for label, value in first.items() if value is None]
+    if absent:
+        named = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+        lines.append(f"no object that counts, so left out of the mean: {len(absent)} of {len(first)} classes: {named}")
+    return lines
 
 
 def _number(value: float | None) -> str:

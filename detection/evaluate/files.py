@@ -2,17 +2,23 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
-from detection.data.json_columns import column_of_numbers, look_up, read_json
-from detection.evaluate.arrays import flatten, split
+from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
+from detection.data.json_lists import read_json_list
+from detection.evaluate.arrays import DetectionTable, Floats, Indices, flatten, split
+from detection.evaluate.lookup import Lookup
 from detection.structures import Detections
 
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
@@ -26,38 +32,62 @@ def write_coco_results(path: str | Path, annotations: Annotations, detections: I
         annotations: the N pictures and classes; ids in the file are the data set's own.
         detections: N, in the order of `annotations`; may be a generator, of which one item at a time is held.
     """
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("[")
-        separator = "\n"
-        for image_id, found in zip(annotations.image_ids, detections, strict=True):
-            corners = found.boxes.double().reshape(-1, 4)
-            boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
-            rows = zip(found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True)
-            for label, box, score in rows:
-                category = annotations.category_ids[label - 1]
-                entry = {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
-                file.write(separator + json.dumps(entry, allow_nan=False))
-                separator = ",\n"
-        file.write("\n]\n")
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write("[")
+            separator = "\n"
+            for image_id, found in zip(annotations.image_ids, detections, strict=True):
+                corners = found.boxes.double().reshape(-1, 4)
+                boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+                rows = zip(found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True)
+                for label, box, score in rows:
+                    category = annotations.category_ids[label - 1]
+                    entry = {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+                    file.write(separator + json.dumps(entry, allow_nan=False))
+                    separator = ",\n"
+            file.write("\n]\n")
+
+    write_atomically(Path(path), write)
 
 
 def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detections]:
-    """Detections from COCO's results JSON, float64, by picture and best score first.
+    """The same as `read_coco_table`, by picture and best score first."""
+    return split(read_coco_table(path, annotations), len(annotations))
+
+
+def read_coco_table(path: str | Path, annotations: Annotations) -> DetectionTable:
+    """Detections from COCO's results JSON, float64, in the order of the file.
 
     Raises:
         DataError: the file can't be read, or an entry of it names an unknown picture or class, lacks something, has a
             number that is none, or a box of negative size.
     """
     file = Path(path)
-    entries = read_json(file)
-    if not isinstance(entries, list):
-        raise DataError(f"{file}: not a COCO results file (a list of detections)")
+    images = Lookup("image_id", annotations.image_ids)
+    categories = Lookup("category_id", annotations.category_ids)
+    columns: list[tuple[Indices, Floats, Floats, Indices]] = []
+    count = 0
+    with without_collection():
+        for entries in read_json_list(file):
+            columns.append(_coco_columns(entries, images, categories, f"{file}: detection number", count))
+            count += len(entries)
+    for lookup in (images, categories):
+        lookup.refuse_unknown(lambda row: f"{file}: detection number {row + 1}", count)
+    owners, boxes, scores, classes = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return DetectionTable(owners, boxes, scores, classes + 1)
+
+
+def _coco_columns(
+    entries: list[Any], images: Lookup, categories: Lookup, name: str, start: int
+) -> tuple[Indices, Floats, Floats, Indices]:
+    """Pictures, boxes, scores and classes of some entries of a results file; `start` come before them."""
 
     def entry_at(row: int) -> str:
-        return f"{file}: detection number {row + 1}"
+        return f"{name} {start + row + 1}"
 
-    images = look_up(entries, "image_id", {v: i for i, v in enumerate(annotations.image_ids)}, entry_at)
-    labels = look_up(entries, "category_id", {v: k for k, v in enumerate(annotations.category_ids, 1)}, entry_at)
+    owners = images(column_of_ids(entries, "image_id", (int, str), entry_at), start)
+    classes = categories(column_of_ids(entries, "category_id", (int, str), entry_at), start)
     boxes = column_of_numbers(entries, "bbox", entry_at, length=4)
     scores = column_of_numbers(entries, "score", entry_at)
     negative = (boxes[:, 2:] < 0).any(axis=1)
@@ -65,7 +95,7 @@ def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detect
         row = int(negative.argmax())
         raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
     boxes[:, 2:] += boxes[:, :2]
-    return split(images, boxes, scores, labels, len(annotations))
+    return owners, boxes, scores, classes
 
 
 def split_name(split: str) -> str:
@@ -93,55 +123,86 @@ def write_voc_results(
     for label, name in enumerate(annotations.class_names, 1):
         rows = np.flatnonzero(labels == label)
         numbers = np.concatenate([scores[rows, None], corners[rows]], axis=1).tolist()
-        with open(voc_results_file(folder, split_name, name), "w", encoding="utf-8") as file:
-            for image, row in zip(images[rows].tolist(), numbers, strict=True):
-                file.write(" ".join([str(annotations.image_ids[image]), *map(repr, row)]) + "\n")
+        pairs = zip(images[rows].tolist(), numbers, strict=True)
+        lines = [" ".join([str(annotations.image_ids[image]), *map(repr, row)]) + "\n" for image, row in pairs]
+        path = voc_results_file(folder, split_name, name)
+        write_atomically(path, partial(Path.write_text, data="".join(lines), encoding="utf-8"))
 
 
 def read_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[Detections]:
-    """Detections from a folder of VOC results files, one a class, float64, by picture and best score first.
+    """The same as `read_voc_table`, by picture and best score first."""
+    return split(read_voc_table(folder, split_name, annotations), len(annotations))
+
+
+def read_voc_table(folder: str | Path, split_name: str, annotations: Annotations) -> DetectionTable:
+    """Detections from a folder of VOC results files, one a class, float64, each class in the order of its file.
 
     Raises:
-        DataError: the file of a class is missing, or a line is wrong; the message names file and line.
+        DataError: files of classes are missing, or a line is wrong; the message names file and line.
     """
-    place_of = {str(image_id): i for i, image_id in enumerate(annotations.image_ids)}
-    images: list[int] = []
-    labels: list[int] = []
+    paths = [voc_results_file(folder, split_name, name) for name in annotations.class_names]
+    missing = [path.name for path in paths if not os.path.exists(path)]
+    if missing:
+        raise DataError(
+            f"{folder}: no file for {len(missing)} of {len(paths)} classes (each needs one; it may be empty): "
+            f"{', '.join(missing)}{_other_names(folder, missing)}"
+        )
+    lookup = Lookup("image", [str(image_id) for image_id in annotations.image_ids], of="the split")
+    images: list[Indices] = []
+    labels: list[Indices] = []
     numbers: list[tuple[float, ...]] = []
-    for label, name in enumerate(annotations.class_names, 1):
-        for image, row in _read_class(voc_results_file(folder, split_name, name), place_of):
-            images.append(image)
-            labels.append(label)
-            numbers.append(row)
+    places: list[tuple[Path, int]] = []
+    for label, path in enumerate(paths, 1):
+        names, rows, lines = _read_class(path)
+        images.append(lookup(names, len(places)))
+        labels.append(np.full(len(names), label))
+        numbers += rows
+        places += [(path, line) for line in lines]
+    lookup.refuse_unknown(lambda row: "{}, line {}".format(*places[row]), len(places))
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     boxes: NDArray[np.float64] = table[:, 1:] - ONE_BASED
-    owners, classes = np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64)
-    return split(owners, boxes, table[:, 0], classes, len(annotations))
+    return DetectionTable(np.concatenate(images), boxes, table[:, 0], np.concatenate(labels))
 
 
-def _read_class(path: Path, place_of: dict[str, int]) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """The index of the picture, and score, xmin, ymin, xmax, ymax, of each line."""
+def _other_names(folder: str | Path, missing: list[str]) -> str:
+    """What the files might be called instead: another spelling, split or competition."""
+    others = sorted(n for n in os.listdir(folder) if "_det_" in n and n.endswith(".txt"))
+    others = [n for n in others if n.casefold() in {m.casefold() for m in missing}] or others
+    return f"; there is {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else ""
+
+
+def other_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[str]:
+    """The results files of the split in a folder of VOC results that are of no class of the annotations."""
+    prefix, suffix = voc_results_file(folder, split_name, "").name.rsplit(".", 1)
+    known = {voc_results_file(folder, split_name, name).name for name in annotations.class_names}
+    names = sorted(os.listdir(folder))
+    return [n for n in names if n.startswith(prefix) and n.endswith(f".{suffix}") and n not in known]
+
+
+def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[int]]:
+    """Of each detection: the id of the picture; score, xmin, ymin, xmax, ymax; the number of its line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file (each class needs one; it may be empty)") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
+    names, rows, numbers = [], [], []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
+        place = f"{path}, line {number}"
         if len(words) != 6:
-            raise DataError(f"{path}, line {number}: {len(words)} columns, not the 6 of '<image id> <score> <box>'")
-        if words[0] not in place_of:
-            raise DataError(f"{path}, line {number}: image '{words[0]}' is not one of the split")
+            raise DataError(f"{place}: {len(words)} columns, not the 6 of '<image id> <score> <box>'")
         try:
             row = tuple(float(w) for w in words[1:])
         except ValueError:
             row = (math.nan,)
         if not all(map(math.isfinite, row)):
-            raise DataError(f"{path}, line {number}: '{line.strip()[:80]}' has something that is not a finite number")
+            raise DataError(f"{place}: '{line.strip()[:80]}' has something that is not a finite number")
         _, xmin, ymin, xmax, ymax = row
         if xmax < xmin - 1 or ymax < ymin - 1:  # inclusive corners: the width is xmax - xmin + 1
-            raise DataError(f"{path}, line {number}: the box ({', '.join(words[2:])}) has a negative size")
-        yield place_of[words[0]], row
+            raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
+        names.append(words[0])
+        rows.append(row)
+        numbers.append(number)
+    return names, rows, numbers

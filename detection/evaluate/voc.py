@@ -1,4 +1,9 @@
-"""Average precision by the rules of the PASCAL VOC devkit (VOCevaldet.m)."""
+"""Average precision by the rules of the PASCAL VOC devkit (VOCevaldet.m).
+
+In two corners the devkit's arithmetic is not its rule, and the rule is followed here: MATLAB's 0:0.1:1 has a value a
+bit above 0.3, so that a recall of exactly 3/10 does not reach it; and where all detections are of difficult objects,
+the precision is 0/0, and the 11-point AP no number (here 0).
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -6,7 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from detection.data.annotations import Annotations
-from detection.evaluate.arrays import Floats, Indices, box_areas, flatten, intersections, pair_up, run_starts
+from detection.evaluate.arrays import (
+    DetectionTable,
+    Floats,
+    Indices,
+    box_areas,
+    flatten,
+    intersections,
+    pair_up,
+    run_starts,
+)
 from detection.structures import Detections
 
 MISSED, IGNORED, FOUND = 0, 1, 2
@@ -14,7 +28,7 @@ MISSED, IGNORED, FOUND = 0, 1, 2
 
 def voc_metrics(
     annotations: Annotations,
-    detections: Sequence[Detections],
+    detections: Sequence[Detections] | DetectionTable,
     metric: Literal["voc07", "voc12"],
     iou_threshold: float = 0.5,
 ) -> dict[str, Any]:
@@ -22,12 +36,14 @@ def voc_metrics(
 
     Args:
         annotations: the objects of N pictures; those to ignore (difficult) neither count nor make a detection wrong.
-        detections: N, in the order of `annotations`. Equal scores are taken in the order of detections.
+        detections: N, in the order of `annotations`, or a table. Equal scores are taken in the order of detections (of
+            a results file: of its lines).
         metric: "voc07": mean precision at 11 recalls (VOC 2007); "voc12": area under the curve (VOC 2010 to 2012).
         iou_threshold: the overlap from which on a detection is right.
 
     Returns:
-        {"mAP", "per_class": {name: AP}}. None for a class without objects, which the mean leaves out.
+        {"mAP", "per_class": {name: AP}}. 0 for a class of which nothing is detected; None for one without objects that
+        count, which the mean leaves out.
     """
     images, boxes, scores, labels = flatten(detections, len(annotations))
     average = eleven_point_ap if metric == "voc07" else area_ap

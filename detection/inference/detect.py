@@ -8,6 +8,7 @@ from torch import Tensor
 from backbones.data.loader import testing_batches
 from backbones.engine.acceleration import Precision, autocast
 from backbones.engine.distributed import World, gather_objects
+from backbones.progress import progress_bar
 from detection.data.annotations import DetectionDataset
 from detection.data.samples import make_sample
 from detection.models import FasterRCNN
@@ -29,7 +30,7 @@ def detect_in_dataset(
 ) -> list[Detections]:
     """The detections in every picture, in the data set's order and its pixels, on the CPU; the same in every process.
 
-    Each picture goes through the detector once, in one of the processes.
+    Each picture goes through the detector once, in one of the processes; the main one shows its own share's progress.
 
     Args:
         detector: in eval mode.
@@ -43,12 +44,15 @@ def detect_in_dataset(
 
     indices = range(world.rank, len(dataset), world.size)
     found: list[tuple[int, Detections]] = []
-    for samples in testing_batches(load, indices, batch_size=batch_size, workers=workers, collate=list):
-        with autocast(precision, world.device):
+    bar = progress_bar(total=len(indices), unit="picture", description="detecting", stays=False, shown=world.is_main)
+    with bar:
+        for samples in testing_batches(load, indices, batch_size=batch_size, workers=workers, collate=list):
             given = None if proposals is None else [sample.proposals for sample in samples]
-            detections = detector([sample.image for sample in samples], proposals=given)
-        for sample, each in zip(samples, detections, strict=True):
-            found.append((sample.index, in_original_pixels(each.to("cpu"), sample.image, sample.original_size)))
+            with autocast(precision, world.device):
+                detections = detector([sample.image for sample in samples], proposals=given)
+            for sample, each in zip(samples, detections, strict=True):
+                found.append((sample.index, in_original_pixels(each.to("cpu"), sample.image, sample.original_size)))
+            bar.update(len(samples))
     everything: dict[int, Detections] = dict(pair for part in gather_objects(found) for pair in part)
     return [everything[index] for index in range(len(dataset))]
 

@@ -1,6 +1,7 @@
 """The command `evaluate_detector`: the numbers of the run again, in files that can be scored without a model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_the_voc_layout(root: str, split: str, resnet: Path, tmp_path: Path) -> 
     assert results["coco"]["AR100"] > 0
 
 
-def test_the_coco_layout(resnet: Path, tmp_path: Path) -> None:
+def test_the_coco_layout(resnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_coco(tmp_path, "train2017", shapes_for_detection("train", 5, 64))
     file = write_coco(tmp_path, "val2017", shapes_for_detection("train", 5, 64))
     data = ["--data.name", "coco", "--data.root", str(tmp_path), "--data.test_split", "val2017"]
@@ -106,6 +107,39 @@ def test_the_coco_layout(resnet: Path, tmp_path: Path) -> None:
     command += ["--detections", str(detections), "--metric", *METRICS, "--output", str(tmp_path / "scores.json")]
     subprocess.run(command, check=True, capture_output=True)
     assert json.loads((tmp_path / "scores.json").read_text()) == approximately(results)
+    # The same pictures as those of a test set, whose objects are not published.
+    published = json.loads(file.read_text())
+    del published["annotations"]
+    (tmp_path / "annotations/image_info_test2017.json").write_text(json.dumps(published))
+    (tmp_path / "val2017").rename(tmp_path / "test2017")
+    data[-1] = "test2017"
+    evaluate_main([*ALONE, "--model", str(tmp_path / "run"), *data, "--output", str(tmp_path / "unscored")])
+    assert (tmp_path / "unscored" / "detections.json").read_bytes() == detections.read_bytes()
+    assert not (tmp_path / "unscored" / "results.json").exists()
+    assert "nothing is scored here; name and pack detections.json as https://cocodataset.org" in capsys.readouterr().out
+
+
+def test_a_test_set_of_voc_without_annotations(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """VOC 2012's: its files are written for the server, and nothing is scored."""
+    year, output = tmp_path / "VOC2012", tmp_path / "found"
+    write_voc(year, "test", shapes_for_detection("train", 5, 64))
+    arguments = [*ALONE, "--model", str(run), "--data.name", "voc", "--data.root", str(year)]
+    arguments += ["--output", str(output)]
+    evaluate_main(arguments)
+    scored = snapshot(output)
+    shutil.rmtree(year / "Annotations")
+    capsys.readouterr()
+    assert f"{output} holds results already" in refusal(capsys, evaluate_main, *arguments)
+    evaluate_main([*arguments, "--overwrite"])
+    text = capsys.readouterr().out
+    assert "5 pictures of test" in text
+    assert "no published annotations: nothing is scored here" in text
+    assert "http://host.robots.ox.ac.uk:8080" in text
+    assert "mAP" not in text
+    del scored["results.json"]  # numbers of before are not left beside files of now
+    assert snapshot(output) == scored
+    assert f"{output} holds results already" in refusal(capsys, evaluate_main, *arguments)
+    assert "by --output" in refusal(capsys, evaluate_main, *arguments[:-2])
 
 
 def test_results_are_not_replaced_unasked(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

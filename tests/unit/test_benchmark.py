@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones import get_model
-from backbones.benchmark import cifar_part, command
+from backbones.benchmark import cifar_part
 from backbones.benchmark.cifar import random_pictures, steps_until_paid
-from backbones.benchmark.command import main
 from backbones.benchmark.curve import milestones
 from backbones.benchmark.floor import StepCost, cifar_complexity, clock, floor_seconds, step_cost
 from backbones.benchmark.jobs import rates_side_by_side, together
@@ -30,6 +29,8 @@ from backbones.benchmark.report import Row, format_rows
 from backbones.benchmark.targets import TABLE_6, predict
 from backbones.data.datasets import ClassificationDataset
 from backbones.errors import UserError
+from detection.benchmark import command
+from detection.benchmark.command import main
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -413,4 +414,4 @@ def test_every_variant_can_be_named() -> None:
 def test_the_tool_and_its_script() -> None:
     assert runpy.run_path(str(ROOT / "tools" / "benchmark.py"))["main"] is main
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["resnet-benchmark"] == "backbones.benchmark.command:main"
+    assert scripts["resnet-benchmark"] == "detection.benchmark.command:main"

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from pycocotools.cocoeval import COCOeval
 from detection.data.annotations import Annotations
 from detection.data.coco import read_coco_split
 from detection.evaluate.coco import COCO_METRICS, coco_metrics
-from detection.evaluate.files import write_coco_results
+from detection.evaluate.files import read_coco_table, write_coco_results
 from detection.structures import Detections
 
 
-def pycocotools_numbers(truth: COCO, results: list) -> dict:
-    """The twelve numbers in percent, None for -1."""
+def pycocotools_numbers(truth: COCO, results: list, names: dict[int, str]) -> dict:
+    """The twelve numbers in percent, and the six of each class by their means over `precision`; None for -1."""
     with contextlib.redirect_stdout(io.StringIO()):
         if results:
             found = truth.loadRes(results)
@@ -32,10 +33,27 @@ def pycocotools_numbers(truth: COCO, results: list) -> dict:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {n: None if v == -1 else 100 * v for n, v in zip(COCO_METRICS, evaluation.stats, strict=True)}
+    numbers = {n: None if v == -1 else 100 * v for n, v in zip(COCO_METRICS, evaluation.stats, strict=True)}
+    precision = evaluation.eval["precision"][..., -1]  # thresholds, recalls, classes, areas; of 100 detections
+    per_class = {
+        names[category]: {
+            "AP": mean_of_known(precision[:, :, k, 0]),
+            "AP50": mean_of_known(precision[0, :, k, 0]),
+            "AP75": mean_of_known(precision[5, :, k, 0]),
+            "APs": mean_of_known(precision[:, :, k, 1]),
+            "APm": mean_of_known(precision[:, :, k, 2]),
+            "APl": mean_of_known(precision[:, :, k, 3]),
+        }
+        for k, category in enumerate(evaluation.params.catIds)
+    }
+    return numbers | {"per_class": per_class}
 
 
-def reference(annotations: Annotations, detections: list[Detections]) -> dict:
+def mean_of_known(values: np.ndarray) -> float | None:
+    return 100 * float(values[values > -1].mean()) if (values > -1).any() else None
+
+
+def ground_truth(annotations: Annotations) -> COCO:
     rows = zip(
         annotations.images.tolist(),
         annotations.labels.tolist(),
@@ -62,6 +80,10 @@ def reference(annotations: Annotations, detections: list[Detections]) -> dict:
     }
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
+    return truth
+
+
+def reference(annotations: Annotations, detections: list[Detections]) -> dict:
     results = [
         {
             "image_id": image_id,
@@ -74,15 +96,25 @@ def reference(annotations: Annotations, detections: list[Detections]) -> dict:
             d.labels.tolist(), d.boxes.double().tolist(), d.scores.tolist(), strict=True
         )
     ]
-    return pycocotools_numbers(truth, results)
+    names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
+    return pycocotools_numbers(ground_truth(annotations), results, names)
 
 
 def assert_same(ours: dict, theirs: dict) -> None:
-    assert list(ours) == list(COCO_METRICS)
+    assert list(ours) == [*COCO_METRICS, "per_class"]
+    ours, theirs = flat(ours), flat(theirs)
+    assert ours.keys() == theirs.keys()
     assert {n for n, v in ours.items() if v is None} == {n for n, v in theirs.items() if v is None}
     for name, value in theirs.items():
         if value is not None:
             assert abs(ours[name] - value) < 1e-7, name  # percent: 1e-9 of the fraction
+
+
+def flat(numbers: dict) -> dict:
+    """{"AP": ..., "cat AP": ...}"""
+    classes = numbers["per_class"].items()
+    per_class = {f"{name} {metric}": value for name, values in classes for metric, value in values.items()}
+    return {metric: numbers[metric] for metric in COCO_METRICS} | per_class
 
 
 def random_case(seed, pictures=12, classes=3, objects=8, found=30, crowds=0.15, side=150, scores=None):
@@ -133,9 +165,55 @@ def test_random_detections(seed):
     assert_same(coco_metrics(annotations, detections), theirs)
 
 
+def test_a_class_without_objects_one_of_crowds_and_one_without_detections():
+    annotations, detections = random_case(16, classes=5, pictures=20)
+    annotations.ignore |= annotations.labels == 4
+    for d in detections:
+        d.labels[d.labels == 3] = 5  # of which there are no objects
+    keep = annotations.labels != 5
+    offsets = np.searchsorted(annotations.images[keep], np.arange(21))
+    annotations = replace(
+        annotations,
+        offsets=offsets,
+        **{n: getattr(annotations, n)[keep] for n in ("boxes", "labels", "ignore", "areas")},
+    )
+    ours = coco_metrics(annotations, detections)
+    assert_same(ours, reference(annotations, detections))
+    assert set(ours["per_class"]["c4"].values()) == set(ours["per_class"]["c3"].values()) == {None}
+    assert ours["per_class"]["c2"]["AP"] == 0 < ours["per_class"]["c0"]["AP"]
+    known = [values["AP"] for values in ours["per_class"].values() if values["AP"] is not None]
+    assert ours["AP"] == pytest.approx(np.mean(known), abs=1e-9)
+
+
+def test_ids_of_pictures_may_be_strings():
+    """Equal scores go by the order of ids, so strings in the order of numbers give the numbers' results."""
+    annotations, detections = random_case(17, scores=[0.25, 0.5, 0.75])
+    strings = replace(annotations, image_ids=[f"{i:06d}" for i in annotations.image_ids])
+    theirs = reference(annotations, detections)
+    assert_same(coco_metrics(strings, detections), theirs)
+    backwards = replace(annotations, image_ids=[f"{1000 - i:06d}" for i in annotations.image_ids])
+    assert coco_metrics(backwards, detections)["AP"] != pytest.approx(theirs["AP"], abs=1e-6)
+
+
 def test_equal_scores():
     annotations, detections = random_case(11, scores=[0.25, 0.5, 0.75])
     assert_same(coco_metrics(annotations, detections), reference(annotations, detections))
+
+
+def test_lines_of_a_results_file_in_any_order(tmp_path):
+    """Equal scores of one picture go by the file, of several by the pictures' ids: as pycocotools has it."""
+    annotations, detections = random_case(18, scores=[0.25, 0.5, 0.75], crowds=0)
+    names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
+    write_coco_results(tmp_path / "r.json", annotations, detections)
+    entries = json.loads((tmp_path / "r.json").read_text())
+    found = []
+    for seed in range(3):
+        np.random.default_rng(seed).shuffle(entries)
+        (tmp_path / "r.json").write_text(json.dumps(entries))
+        truth = ground_truth(annotations)
+        found.append(coco_metrics(annotations, read_coco_table(tmp_path / "r.json", annotations)))
+        assert_same(found[-1], pycocotools_numbers(truth, json.loads(json.dumps(entries)), names))
+    assert found[0]["AP"] != pytest.approx(found[1]["AP"], abs=1e-6)  # the order does matter
 
 
 def test_crowds_only_and_many_of_them():
@@ -166,7 +244,7 @@ def test_no_objects(pictures):
     annotations = Annotations.from_objects(
         class_names=["a"], image_ids=range(pictures), sizes=[[9, 9]] * pictures, images=[], boxes=[], labels=[]
     )
-    assert set(coco_metrics(annotations, no_detections(pictures)).values()) == {None}
+    assert set(flat(coco_metrics(annotations, no_detections(pictures))).values()) == {None}
 
 
 def test_a_number_that_does_not_exist_is_none():
@@ -238,6 +316,7 @@ def test_real_annotations(data_pack, tmp_path):
     annotations = read_coco_split(root, "val2017").annotations
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(root / "annotations/instances_val2017.json"))
+    names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
     rng = np.random.default_rng(0)
     found = perfect(annotations)
     for d in found[:150]:
@@ -249,7 +328,7 @@ def test_real_annotations(data_pack, tmp_path):
         d.labels = torch.where(swap, torch.from_numpy(rng.integers(1, 81, len(d))), d.labels)
     for detections in (perfect(annotations), found):
         write_coco_results(tmp_path / "results.json", annotations, detections)
-        theirs = pycocotools_numbers(truth, json.loads((tmp_path / "results.json").read_text()))
+        theirs = pycocotools_numbers(truth, json.loads((tmp_path / "results.json").read_text()), names)
         ours = coco_metrics(annotations, detections)
         assert_same(ours, theirs)
         if detections is not found:

@@ -21,7 +21,7 @@ class CornerDetector(nn.Module):
         super().__init__()
         self.seen: list[tuple[int, ...]] = []
 
-    def forward(self, images: list[Tensor]) -> list[Detections]:
+    def forward(self, images: list[Tensor], proposals: None = None) -> list[Detections]:
         self.seen += [tuple(image.shape[1:]) for image in images]
         return [
             Detections(
@@ -71,6 +71,21 @@ def test_each_picture_is_seen_once_by_one_of_the_processes(monkeypatch: pytest.M
     together = run(0)
     alone = detect_in_dataset(CornerDetector(), dataset(), shorter=20, longest=30, world=ALONE)
     assert [each.scores.tolist() for each in together] == [each.scores.tolist() for each in alone]
+
+
+@pytest.mark.parametrize(("rank", "size", "seen"), [(0, 9, 1), (7, 9, 0)])
+def test_more_processes_than_pictures(
+    rank: int, size: int, seen: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some have nothing to do; the main one shows how far it is, and only it."""
+    everything = [[(index, index) for index in range(5)]]
+    monkeypatch.setattr(detect, "gather_objects", lambda own: everything if len(own) == seen else None)
+    detector = CornerDetector()
+    world = World(rank, size, torch.device("cpu"))
+    assert detect_in_dataset(detector, dataset(), shorter=20, longest=30, world=world) == [0, 1, 2, 3, 4]
+    assert len(detector.seen) == seen
+    bar = capsys.readouterr().err
+    assert ("detecting" in bar and "1/1" in bar) if rank == 0 else not bar
 
 
 def test_a_side_that_rounding_changed_is_taken_as_it_is() -> None:

@@ -89,6 +89,41 @@ def test_the_official_forms(tmp_path):
     assert json.loads((tmp_path / "r.json").read_text()) == []
 
 
+def test_reading_in_parts_names_the_same_detections(tmp_path, monkeypatch):
+    monkeypatch.setattr("detection.data.json_lists.BLOCK", 100)
+    rows = [entry(score=k / 100, image_id=[42, 7, 9][k % 3]) for k in range(100)]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    found = read_coco_results(tmp_path / "r.json", NUMBERS)
+    assert [d.scores.tolist() for d in found] == [[k / 100 for k in range(99, -1, -1) if k % 3 == i] for i in range(3)]
+    rows[70]["bbox"] = [1, 2, -3, 4]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="detection number 71: box"):
+        read_coco_results(tmp_path / "r.json", NUMBERS)
+    rows[70] = entry(image_id=3)
+    rows[50]["score"] = float("nan")  # Python's own parser reads this file, from its beginning
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="detection number 51: 'score' is nan"):
+        read_coco_results(tmp_path / "r.json", NUMBERS)
+    rows[50]["score"] = 0.5
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"detection number 71: image_id 3 .*the only one of 100"):
+        read_coco_results(tmp_path / "r.json", NUMBERS)
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    d = Detections(torch.tensor([[1.5, 2, 11.5, 22]]), torch.tensor([0.1]), torch.tensor([2]))
+    write_coco_results(tmp_path / "r.json", NUMBERS, [d] * 3)
+    before = (tmp_path / "r.json").read_bytes()
+
+    def broken():
+        yield d
+        raise RuntimeError("the detector stopped")
+
+    with pytest.raises(RuntimeError):
+        write_coco_results(tmp_path / "r.json", NUMBERS, broken())
+    assert (tmp_path / "r.json").read_bytes() == before
+
+
 def test_one_item_a_picture_is_asked_for(tmp_path):
     with pytest.raises(ValueError):
         write_coco_results(tmp_path / "r.json", NUMBERS, [])
@@ -105,11 +140,22 @@ def entry(**changes):
     ("content", "message"),
     [
         ("[{", "not a JSON file that can be read"),
-        ({"image_id": 7}, "not a COCO results file"),
+        ({"image_id": 7}, "not a JSON list of detections"),
         ([entry(), 3], "detection number 2 is 3, not an object"),
-        ([entry(), entry(image_id=8)], "detection number 2: image_id 8 is not listed"),
-        ([entry(), entry(image_id="7")], "detection number 2: image_id '7' is not listed"),
-        ([entry(), entry(category_id=1)], "detection number 2: category_id 1 is not listed"),
+        ([entry(), entry(image_id=8)], r"detection number 2: image_id 8 is not listed in .* \(the only one of 2\)$"),
+        (
+            [entry(), *[entry(image_id=k) for k in (8, 5, 8)]],
+            r"detection number 2: image_id 8 .* \(3 of 4 detections name such ids, 2 in all\)$",
+        ),
+        (
+            [entry(image_id=8)],
+            "detection number 1: image_id 8 .*; none of the pictures is: are these",
+        ),
+        ([entry(), entry(image_id="7")], "detection number 2: image_id '7' is not listed .*; ids are numbers there"),
+        ([entry(), entry(image_id=True)], "detection number 2: 'image_id' is True, not a whole number"),
+        ([entry(), entry(category_id=1)], r"detection number 2: category_id 1 is not listed .*\)$"),
+        ([entry(category_id=0), entry(category_id=1)], r".* all lie in 0\.\.1: .* contiguous .* from 5 to 17$"),
+        ([entry(category_id=2), entry(category_id=1)], r".* all lie in 1\.\.2: .* contiguous .* from 5 to 17$"),
         ([entry(), entry(score=...)], "detection number 2 has no 'score'"),
         ([entry(), entry(score="high")], "detection number 2: 'score' is 'high', not finite numbers"),
         ([entry(), entry(score=float("nan"))], "detection number 2: 'score' is nan"),
@@ -129,7 +175,7 @@ def test_bad_coco_results_are_named(tmp_path, content, message):
     [
         ("000042 0.5 1 2 3", "5 columns, not the 6"),
         ("000042 0.5 1 2 3 4 5", "7 columns, not the 6"),
-        ("000043 0.5 1 2 3 4", "image '000043' is not one of the split"),
+        ("000043 0.5 1 2 3 4", "image '000043' is not listed in the split"),
         ("000042 nan 1 2 3 4", "not a finite number"),
         ("000042 0.5 1 2 inf 4", "not a finite number"),
         ("000042 0.5 1 2 x 4", "not a finite number"),
@@ -145,9 +191,15 @@ def test_bad_voc_lines_are_named(tmp_path, line, message):
 
 def test_an_absent_class_file_is_named_and_an_empty_one_is_fine(tmp_path):
     voc_results_file(tmp_path, "test", "cat").write_text("")
-    with pytest.raises(DataError, match=r"comp4_det_test_dog\.txt: no such file \(each class needs one"):
+    (tmp_path / "comp4_det_test_Dog.txt").write_text("")
+    message = r": no file for 1 of 2 classes \(.*\): comp4_det_test_dog\.txt; there is comp4_det_test_Dog\.txt$"
+    with pytest.raises(DataError, match=message):
         read_voc_results(tmp_path, "test", STRINGS)
-    voc_results_file(tmp_path, "test", "dog").write_text("")
+    voc_results_file(tmp_path, "test", "cat").unlink()
+    with pytest.raises(DataError, match=r"2 of 2 classes .*: comp4_det_test_cat\.txt, comp4_det_test_dog\.txt;"):
+        read_voc_results(tmp_path, "test", STRINGS)
+    for name in ("cat", "dog"):
+        voc_results_file(tmp_path, "test", name).write_text("")
     assert [len(d) for d in read_voc_results(tmp_path, "test", STRINGS)] == [0, 0, 0]
     with pytest.raises(DataError, match="there can't be a file of that name"):
         voc_results_file(tmp_path, "test", "../dog")

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from detection.evaluate import score
-from detection.evaluate.coco import COCO_METRICS
+from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +63,9 @@ def test_coco_files_by_every_metric(coco_files, tmp_path, monkeypatch, capsys):
     )  # fmt: skip
     results = json.loads(output.read_text())
     assert list(results) == ["coco", "voc07", "voc12"]
-    assert list(results["coco"]) == list(COCO_METRICS)
+    assert list(results["coco"]) == [*COCO_METRICS, "per_class"]
+    assert results["coco"]["per_class"]["cat"] == pytest.approx({n: results["coco"][n] for n in PER_CLASS_METRICS})
+    assert set(results["coco"]["per_class"]["dog"].values()) == {None}
     assert results["coco"]["AR100"] == pytest.approx(50)
     assert results["coco"]["APl"] is None
     assert results["voc12"] == {"mAP": 50, "per_class": {"cat": 50, "dog": None}}
@@ -112,7 +115,104 @@ def test_what_is_wrong_is_named(coco_files, monkeypatch, capsys, change, message
     assert message in capsys.readouterr().err
 
 
-def test_voc_annotations_need_a_folder_of_results(voc_folders, coco_files, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "--annotations", voc_folders[0], "--detections", coco_files[1], "--metric", "voc07")
-    assert "dt.json: not a folder of comp4_det_test_<class>.txt" in capsys.readouterr().err
+def refusal(monkeypatch, capsys, annotations, detections, metric="coco"):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "--annotations", annotations, "--detections", detections, "--metric", metric)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_voc_annotations_need_a_folder_and_coco_annotations_a_file(voc_folders, coco_files, monkeypatch, capsys):
+    message = refusal(monkeypatch, capsys, voc_folders[0], coco_files[1], "voc07")
+    assert "dt.json: not a folder of comp4_det_test_<class>.txt" in message
+    assert "results: is a folder; COCO annotations go with a" in refusal(
+        monkeypatch, capsys, coco_files[0], voc_folders[1]
+    )
+
+
+def test_contiguous_labels_are_recognised(coco_files, monkeypatch, capsys):
+    annotations, detections = coco_files
+    detections.write_text(json.dumps([{"image_id": 1, "category_id": 0, "bbox": [1, 1, 2, 2], "score": 1}] * 3))
+    message = refusal(monkeypatch, capsys, annotations, detections)
+    assert "detection number 1: category_id 0 is not listed" in message
+    assert "3 of 3 detections" in message
+    assert "all lie in 0..1: they look like contiguous labels" in message
+    assert "from 3 to 8" in message
+
+
+def coco_notes(coco_files, monkeypatch, capsys, boxes, scores=(0.9,), pictures=1, categories=(3, 8)):
+    annotations, detections = coco_files
+    truth = json.loads(annotations.read_text())
+    truth["images"] = [{"id": k, "file_name": "a.jpg", "height": 100, "width": 200} for k in range(1, pictures + 1)]
+    annotations.write_text(json.dumps(truth))
+    rows = [
+        {"image_id": 1, "category_id": category, "bbox": box, "score": score}
+        for box in boxes
+        for score in scores
+        for category in categories
+    ]
+    detections.write_text(json.dumps(rows))
+    run(monkeypatch, "--annotations", annotations, "--detections", detections, "--metric", "coco")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"{len(rows)} detections in {pictures} pictures, 2 classes"
+    return [line.removeprefix("note: ") for line in printed if line.startswith("note: ")]
+
+
+def test_what_is_as_it_should_be_is_not_noted(coco_files, monkeypatch, capsys):
+    # Boxes may reach a pixel outside; a dog needs no detection, of which there is no object.
+    assert coco_notes(coco_files, monkeypatch, capsys, [[10, 10, 20, 20], [-1, -1, 202, 102]], categories=[3]) == []
+
+
+def test_what_looks_odd_is_noted(coco_files, monkeypatch, capsys):
+    notes = partial(coco_notes, coco_files, monkeypatch, capsys)
+    assert notes([[10, 10, 20, 20]], pictures=3) == ["2 of 3 pictures have no detection"]
+    assert notes([[10, 10, 20, 20]], categories=[8]) == [
+        "1 of 1 classes with objects have no detection, so an AP of 0: cat"
+    ]
+    assert notes([[10, 10, 20, 20], [10, 10, 20, 92], [198, 0, 4, 4]]) == [
+        "4 of 6 boxes reach more than a pixel outside of their picture"
+    ]
+    assert notes([[110, 60, 150, 90], [120, 30, 190, 60]]) == [
+        "4 of 4 boxes reach more than a pixel outside of their picture; "
+        "as x1, y1, x2, y2 nearly all would lie inside: COCO's boxes are x, y, width, height"
+    ]
+    assert notes([[10, 10, 20, 20]], scores=[-0.5, 12]) == ["scores go from -0.5 to 12: only their order counts"]
+    assert notes([]) == ["there are no detections at all"]
+
+
+def test_a_class_without_an_object_that_counts_is_left_out_and_named(voc_folders, monkeypatch, capsys):
+    year, results = voc_folders
+    xml = year / "Annotations/000001.xml"
+    cat = xml.read_text()[xml.read_text().index("<object>") : xml.read_text().index("</annotation>")]
+    dog = cat.replace("cat", "dog").replace("<difficult>0", "<difficult>1")
+    cow = cat.replace("cat", "cow")
+    xml.write_text(xml.read_text().replace("</annotation>", f"{dog}{cow}</annotation>"))
+    (results / "comp4_det_test_dog.txt").write_text("000001 0.9 11 11 30 30\n")
+    (results / "comp4_det_test_cow.txt").write_text("")
+    run(monkeypatch, "--annotations", year, "--detections", results, "--metric", "voc07", "voc12", "coco")
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert rows["cat"][:2] == ["100.00", "100.00"]
+    assert rows["cat"][-2:] == ["100.00", "100.00"]
+    assert rows["dog"] == ["-"] * 8
+    assert rows["cow"][-2:] == ["0.00", "0.00"]
+    assert rows["mAP"][-2:] == ["50.00", "50.00"]
+    assert lines[-1] == "no object that counts, so left out of the mean: 1 of 3 classes: dog"
+    assert "note: 1 of 2 classes with objects have no detection, so an AP of 0: cow" in lines
+
+
+def test_what_looks_odd_in_voc_files_is_noted(voc_folders, monkeypatch, capsys):
+    year, results = voc_folders
+    (results / "comp4_det_test_cat.txt").write_text("000001 0.9 0 11 30 30\n")
+    (results / "comp4_det_test_dog.txt").write_text("")
+    (results / "comp4_det_test_cow.txt").write_text("")
+    (results / "comp4_det_val_cow.txt").write_text("")  # of another split
+    run(monkeypatch, "--annotations", year, "--detections", results, "--metric", "voc07")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes == [
+        "note: comp4_det_test_cow.txt, comp4_det_test_dog.txt: of no class of the annotations, so not read",
+        "note: 1 of 1 boxes begin at pixel 0, but VOC's pixels count from 1",
+    ]

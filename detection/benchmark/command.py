@@ -3,10 +3,9 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +15,14 @@ from backbones.benchmark.cifar_part import DEFAULT_NETS, CifarOptions, benchmark
 from backbones.benchmark.limits import Limits, probe_limits
 from backbones.benchmark.machine import describe_machine
 from backbones.benchmark.measure import Plan, pinned
-from backbones.benchmark.report import PartReport, format_rows, merge
+from backbones.benchmark.report import format_rows, merge
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, write_json
 from backbones.errors import ConfigError
+from detection.benchmark.coco_part import CocoOptions, benchmark_coco, check_coco
 
-Part = Literal["cifar"]
+Part = Literal["cifar", "coco"]
 VariantName = Literal[
     "fp32",
     "fp32-compiled",
@@ -51,32 +51,38 @@ def benchmark(
     threads: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
+    pictures: int | None = None,
 ) -> None:
     """Measures the speed and memory of parts of the project beside the usual way, in turn and in the same run.
 
-    A row gives the median of either, and the median and quartiles of the rounds' ratios (above 1: ours is faster). What
-    the machine could do at most is measured too. Example: python tools/benchmark.py cifar --output benchmark.json
+    A row gives the median of either, and the median and quartiles of the rounds' ratios (above 1: ours is faster). Of
+    cifar, what the machine could do at most is measured too. Options are for all parts but where one is named.
+    Example: python tools/benchmark.py cifar coco --output benchmark.json
 
     Args:
         parts: cifar: training the networks of 4.2, data and augmentation included, beside a DataLoader with PIL
-            transforms and an eager fp32 loop; the same network in both.
+            transforms and an eager fp32 loop; the same network in both. coco: from an annotation file and a results
+            file to COCO's twelve numbers, beside pycocotools and faster-coco-eval, and whether they are equal.
         output: a JSON file for the rows, the limits and the machine.
-        full: all networks of Table 6 up to 110 layers in all variants; on a GPU also 1, 2, 4 and 8 side by side.
-        nets: the networks of the part cifar.
-        variants: of our training; by default eager and compiled, fp32 and bf16, on a GPU also captured as CUDA graphs.
-            On a CPU, where compiling takes a minute, the first network only is compiled without --full.
-        root: the folder of CIFAR-10; without it random pictures are drawn, on which speed does not depend.
-        batch_size: pictures of a step.
-        jobs: numbers of trainings to run side by side on the device, each a process; all together beside one alone.
-        curve: train the first network so many steps both ways, ours in its fastest variant, and compare the test
+        full: cifar: all networks of Table 6 up to 110 layers in all variants; on a GPU also 1, 2, 4 and 8 side by side.
+            coco: 5,000 pictures.
+        nets: cifar: the networks.
+        variants: cifar: of our training; by default eager and compiled, fp32 and bf16, on a GPU also captured as CUDA
+            graphs. On a CPU, where compiling takes a minute, the first network only is compiled without --full.
+        root: cifar: the folder of CIFAR-10; without it random pictures are drawn, on which speed does not depend.
+        batch_size: cifar: pictures of a step.
+        jobs: cifar: numbers of trainings to run side by side on the device, each a process; all together beside one
+            alone.
+        curve: cifar: train the first network so many steps both ways, ours in its fastest variant, and compare the test
             errors; needs --root.
         rounds: segments of each way.
-        steps: timed steps of a segment; by default 4 on a CPU, 100 on a GPU.
-        discard: untimed steps before them; by default 2 on a CPU, 20 on a GPU. The usual loop leaves out at least as
-            many as its loading processes have batches ready.
+        steps: cifar: timed steps of a segment; by default 4 on a CPU, 100 on a GPU.
+        discard: cifar: untimed steps before them; by default 2 on a CPU, 20 on a GPU. The usual loop leaves out at
+            least as many as its loading processes have batches ready.
         threads: of both ways; PyTorch's own number by default.
-        device: auto takes a GPU where there is one.
-        seed: of weights, order and random pictures.
+        device: cifar: auto takes a GPU where there is one.
+        seed: of weights, order and random pictures; of coco, of the files.
+        pictures: coco: how many, with 100 detections each; by default 1,000.
     """
     if not parts:
         raise ConfigError("parts: name one or more")
@@ -88,27 +94,39 @@ def benchmark(
     plan = Plan(rounds, _chosen(steps, 100 if gpu else 4), _chosen(discard, 20 if gpu else 2))
     threads = _chosen(threads, torch.get_num_threads())
     _check(plan, threads)
-    options = CifarOptions(nets, list(variants), root, batch_size, jobs, curve, seed)
-    options = full_options(options, where) if full else options
-    check_cifar(options)
+    cifar = CifarOptions(nets, list(variants), root, batch_size, jobs, curve, seed)
+    cifar = full_options(cifar, where) if full else cifar
+    coco = CocoOptions(_chosen(pictures, 5000 if full else 1000), seed)
+    if "cifar" in parts:
+        check_cifar(cifar)
+    if "coco" in parts:
+        check_coco(coco)
     if output:
         check_writable(Path(output))
 
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    facts: dict[str, Any] = {
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    facts |= describe_machine() | {"device": where.type, "threads": threads, "plan": asdict(plan)}
+    reports = []
     with pinned(threads):
-        limits = probe_limits(where)
-        print(_describe(where, threads, plan, limits), flush=True)
-        work: dict[str, Callable[[], PartReport]] = {
-            "cifar": partial(benchmark_cifar, options, plan=plan, device=where, threads=threads, limits=limits),
-        }
-        report = merge([work[part]() for part in dict.fromkeys(parts)])
+        for part in dict.fromkeys(parts):
+            if part == "cifar":
+                limits = probe_limits(where)
+                print(_describe(where, threads, plan, limits), flush=True)
+                reports.append(benchmark_cifar(cifar, plan=plan, device=where, threads=threads, limits=limits))
+                facts |= {"limits": asdict(limits), "cifar_options": asdict(cifar)}
+            else:
+                print(f"{coco.pictures:,} pictures with 100 detections each, {rounds} round(s) of each way", flush=True)
+                reports.append(benchmark_coco(coco, rounds=rounds))
+                facts["coco_options"] = asdict(coco)
+    report = merge(reports)
     print("\n".join(["", format_rows(report.rows), *(f"\n{text}" for text in report.texts)]))
     for message in report.messages:
         print(message)
     if output:
-        facts: dict[str, Any] = {"command": shlex.join(sys.argv), "started": started, **describe_machine()}
-        facts |= {"device": where.type, "threads": threads, "plan": asdict(plan), "limits": asdict(limits)}
-        write_json(Path(output), facts | {"cifar_options": asdict(options)} | report.to_json())
+        write_json(Path(output), facts | report.to_json())
 
 
 def _chosen(value: int | None, default: int) -> int:

@@ -1,0 +1,1 @@
+"""The command `benchmark`, and its parts that are about detectors; those about classifiers are in backbones."""
