@@ -22,8 +22,11 @@ from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import ConfigError
 
 
-def prepare(config: TrainingConfig, world: World) -> None:
+def prepare(config: TrainingConfig, world: World, *, one_size: bool = True) -> None:
     """Refuses what can be refused before any data is read; then seeds the new weights.
+
+    Args:
+        one_size: whether all pictures have the same size, see `set_determinism`.
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -36,7 +39,7 @@ def prepare(config: TrainingConfig, world: World) -> None:
     portion_size(config.train, world.size)
     check_schedule(config.schedule)
     check_optimizer(config.optimizer)
-    set_determinism(config.deterministic)
+    set_determinism(config.deterministic, one_size=one_size)
     torch.manual_seed(config.seed)
 
 
@@ -169,10 +172,19 @@ def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int]
 def _optimizer(model: nn.Module, config: TrainingConfig, world: World) -> torch.optim.Optimizer:
     options, captured = config.optimizer, config.train.capture
     return torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
+        parameter_groups(model, options.bias_lr_factor),
         lr=options.lr,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         # Only a fused update takes its rate from the device, as a captured step must.
         fused=True if captured and not why_not_captured(world.device, world.size, config.train.accumulate) else None,
     )
+
+
+def parameter_groups(model: nn.Module, bias_lr_factor: float) -> list[dict[str, Any]]:
+    """The trainable parameters; biases in a group of their own where they learn at another rate."""
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if bias_lr_factor == 1:
+        return [{"params": list(trainable.values())}]
+    weights, biases = ([p for n, p in trainable.items() if n.endswith("bias") == which] for which in (False, True))
+    return [{"params": weights}, {"params": biases, "lr_factor": bias_lr_factor}]

@@ -9,7 +9,6 @@ Each step is a run folder of its own, `stages/<step>`, with checkpoints and test
 optimizer step of any of them. An RPN's proposals are stored once, and removed when they have been trained on.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,12 +20,12 @@ from typing import Any, Literal
 import torch
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.distributed import wait_for_all
+from backbones.engine.distributed import World, gather_objects, wait_for_all
 from backbones.engine.loop import portion_size
 from backbones.engine.randomness import derive_seed
-from backbones.engine.run import open_run
+from backbones.engine.run import RunFolder, check_same, open_run, read_record
 from backbones.engine.schedule import check_schedule
-from backbones.errors import ConfigError
+from backbones.errors import ConfigError, UserError
 from backbones.training import print_outcome
 from backbones.weights import load_state, load_weights
 from detection.config import DetectorConfig
@@ -34,7 +33,7 @@ from detection.data.proposals import StoredProposals
 from detection.data.readers import fingerprint
 from detection.inference.propose import measure_recall, store_proposals
 from detection.models import FasterRCNN
-from detection.training import DetectorTask, curve_values, fit_detector, score_on_test_set
+from detection.training import DetectorTask, fit_detector, score_on_test_set
 
 
 @dataclass(frozen=True)
@@ -125,24 +124,20 @@ def train_alternating(task: DetectorTask, title: str) -> dict[str, Any] | None:
             run.update()
             print(title, flush=True)
         for number, stage in enumerate(STAGES, 1):
-            if not _is_finished(_folder(config, stage.name)):
-                _train_stage(task, stage, number)
+            stage_run = stage_config(config, stage, number)
+            if not _ask_main(world, partial(_is_finished, stage_run)):
+                _train_stage(task, stage, stage_run, number)
             elif world.is_main:
                 print(f"step {number} of 4: {stage.title}: is finished", flush=True)
             wait_for_all()  # until the main process has written the last of a step
+            if world.is_main:
+                _clear_up(config, stage)
         if run is None:
             return None
-        last = _folder(config, STAGES[-1].name)
-        write_atomically(run.weights, lambda path: shutil.copyfile(last / "weights.safetensors", path))
-        results = _record(last)["results"]
-        run.forget_after(0, last=config.train.steps)
-        run.log(config.train.steps, "test", curve_values(results))
-        run.update(results=results)
-        print_outcome(config, run.weights, results)
-        return results
+        return _conclude(config, run)
 
 
-def _train_stage(task: DetectorTask, stage: Stage, number: int) -> None:
+def _train_stage(task: DetectorTask, stage: Stage, config: DetectorConfig, number: int) -> None:
     detector = task.build()
     if stage.fixed:
         detector.freeze(detector.split.shared_stages())
@@ -151,16 +146,37 @@ def _train_stage(task: DetectorTask, stage: Stage, number: int) -> None:
     proposals = _proposals(task, stage.proposals, of_training=True) if stage.proposals else None
     fit_detector(
         task,
-        stage_config(task.config, stage, number),
+        config,
         detector,
         title=f"\nstep {number} of 4: {stage.title}",
         part=stage.part,
         proposals=proposals,
+        whole=stage is STAGES[-1],
         test=_test_of(task, stage, detector),
     )
-    if stage.proposals and task.world.is_main:
-        for stored in _folder(task.config, stage.proposals).glob("proposals_*.npy"):
+
+
+def _clear_up(config: DetectorConfig, stage: Stage) -> None:
+    """Removes what nobody needs once a step is finished: its checkpoints, and the proposals it was trained on."""
+    shutil.rmtree(_folder(config, stage.name) / "checkpoints", ignore_errors=True)
+    if stage.proposals:
+        for stored in _folder(config, stage.proposals).glob("proposals_*.npy"):
             stored.unlink()
+
+
+def _conclude(config: DetectorConfig, run: RunFolder) -> dict[str, Any]:
+    """Makes the last step's detector that of the whole run, and one curve of all steps' curves."""
+    folders = [_folder(config, stage.name) for stage in STAGES]
+    write_atomically(run.weights, lambda path: shutil.copyfile(folders[-1] / "weights.safetensors", path))
+    run.forget_after(0, last=0)
+    done = 0
+    for number, (folder, stage) in enumerate(zip(folders, STAGES, strict=True), 1):
+        run.take_over(folder / "metrics.jsonl", done)
+        done += stage_config(config, stage, number).train.steps
+    results = read_record(folders[-1] / "run.json")["results"]
+    run.update(results=results)
+    print_outcome(config, run.weights, results)
+    return results
 
 
 def _load(task: DetectorTask, detector: FasterRCNN, stage: str) -> None:
@@ -175,7 +191,7 @@ def _proposals(task: DetectorTask, stage: str, *, of_training: bool) -> StoredPr
     dataset = task.train_set if of_training else task.test_set
     assert dataset is not None
     path = _folder(task.config, stage) / ("proposals_train.npy" if of_training else "proposals_test.npy")
-    if not path.exists():
+    if not _ask_main(task.world, path.exists):
         detector = task.build()
         _load(task, detector, stage)
         store_proposals(detector.eval(), dataset, path, to_train=of_training, **task.viewing())
@@ -200,9 +216,31 @@ def _folder(config: DetectorConfig, stage: str) -> Path:
     return Path(str(config.output)) / "stages" / stage
 
 
-def _is_finished(folder: Path) -> bool:
-    return (folder / "weights.safetensors").is_file() and _record(folder).get("status") == "finished"
+def _ask_main(world: World, look: Callable[[], bool]) -> bool:
+    """What the main process sees on the disk: on another machine it may look otherwise for a while.
+
+    Raises:
+        UserError: in every process, where the main one's look does.
+    """
+    answer: bool | UserError = False
+    if world.is_main:
+        try:
+            answer = look()
+        except UserError as error:
+            answer = error
+    answer = gather_objects(answer)[0]
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "run.json").read_text())
+def _is_finished(config: DetectorConfig) -> bool:
+    """Whether a step is done. Raises RunFolderError if it was done with other options."""
+    folder = Path(str(config.output))
+    if not (folder / "weights.safetensors").is_file() or not (folder / "run.json").is_file():
+        return False
+    record = read_record(folder / "run.json")
+    if record.get("status") != "finished":
+        return False
+    check_same(folder, record, config, {}, "this step is finished: set it back, or start anew with --overwrite")
+    return True

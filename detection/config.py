@@ -55,7 +55,7 @@ class DetectionData:
     shorter_side: int = 600
     longest_side: int = 1000
     flip: bool = True
-    like_shapes: int = 2
+    like_shapes: int = 1
     bad_boxes: Literal["error", "repair"] = "error"
     train_size: int = 4000
     test_size: int = 500

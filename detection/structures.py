@@ -1,6 +1,6 @@
 """What passes between data, models and evaluation. Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ class Target:
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
+
+    def pin_memory(self) -> "Target":
+        """The same objects in memory from which a GPU copies while it computes."""
+        return Target(*(t.pin_memory() for t in (self.boxes, self.labels, self.ignore)))
 
     def to(self, device: torch.device | str) -> "Target":
         """The same objects on `device`."""
@@ -66,3 +70,8 @@ class Sample:
     original_size: tuple[int, ...]
     seed: int
     proposals: Tensor | None = None
+
+    def pin_memory(self) -> "Sample":
+        """The same sample in memory from which a GPU copies while it computes; a data loader asks for it."""
+        proposals = None if self.proposals is None else self.proposals.pin_memory()
+        return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory(), proposals=proposals)

@@ -31,7 +31,7 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
         UserError: configuration, data, weights or output can't be used.
     """
     with join_world(config.device) as world:
-        prepare(config, world)
+        prepare(config, world, one_size=False)
         data = config.data
         check_data(data)
         check_stages(config, world.size)

@@ -21,9 +21,10 @@ from detection.data.readers import fingerprint
 from detection.data.samples import make_sample
 from detection.evaluate.evaluate import evaluate_detections, format_results
 from detection.inference.detect import detect_in_dataset
+from detection.inference.viewing import Viewing
 from detection.models import FasterRCNN, Part, describe_parameters, get_detector
 from detection.structures import Sample
-from detection.weights import detector_arguments, save_detector
+from detection.weights import detector_arguments, of_a_part, save_detector
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class DetectorTask:
             detector.load_backbone(self.backbone)
         return detector.to(self.world.device, parameter_dtype(self.config.precision))
 
-    def viewing(self) -> dict[str, Any]:
-        """How pictures are shown to a network that is tested: what `detection.inference` wants to know."""
+    def viewing(self) -> Viewing:
+        """How pictures are shown to a network that is tested."""
         return {
             "shorter": self.config.data.shorter_side,
             "longest": self.config.data.longest_side,
@@ -72,6 +73,7 @@ def fit_detector(
     title: str,
     part: Part = "all",
     proposals: StoredProposals | None = None,
+    whole: bool = True,
     test: Callable[[], dict[str, Any]],
 ) -> dict[str, Any] | None:
     """Trains a part of `detector` into the run folder `config.output`, and tests it.
@@ -80,6 +82,7 @@ def fit_detector(
         config: of this training.
         title: what this is, to print.
         proposals: of the training pictures, for the part "regions".
+        whole: whether this gives a whole detector; else its weights file says which part of one it is.
         test: the results of the detector as it is, the same in every process.
 
     Returns:
@@ -87,6 +90,7 @@ def fit_detector(
     """
     train_set, data = task.train_set, config.data
     detector.train_only(part)
+    metadata = task.metadata if whole else of_a_part(task.metadata, part)
 
     def load(key: SampleKey) -> Sample:
         return make_sample(
@@ -117,8 +121,8 @@ def fit_detector(
         compute_loss=partial(detection_loss, part=part),
         test=test,
         curve_values=curve_values,
-        save=lambda path: save_detector(path, detector, task.metadata),
-        format_results=format_results,
+        save=lambda path: save_detector(path, detector, metadata),
+        format_results=_format,
         name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
         groups=LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes) if data.like_shapes > 1 else None,
     )
@@ -155,3 +159,13 @@ def curve_values(results: dict[str, Any]) -> dict[str, float]:
     values = {**results.get("coco", {}), **results.get("proposals", {})}
     values |= {f"{metric}_mAP": results[metric]["mAP"] for metric in ("voc07", "voc12") if metric in results}
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _format(results: dict[str, Any]) -> str:
+    if "proposals" in results:
+        numbers = {name: "-" if value is None else f"{value:.2f}" for name, value in results["proposals"].items()}
+        return (
+            f"recall of proposals in %: {numbers['recall50']} at an IoU of 0.5, {numbers['recall70']} at 0.7, "
+            f"{numbers['average_recall']} on average from 0.5 to 0.95"
+        )
+    return format_results(results) if results else "no test set: nothing is tested"

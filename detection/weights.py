@@ -1,12 +1,12 @@
 """Detectors to and from weights files that rebuild them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import CheckpointError, ConfigError
 from backbones.weights import WeightsMetadata, is_side, load_state, load_weights, save_weights
-from detection.models import FasterRCNN, RoIOptions, RPNOptions, get_detector
+from detection.models import FasterRCNN, Part, RoIOptions, RPNOptions, get_detector
 
 
 def detector_arguments(metadata: WeightsMetadata) -> dict[str, Any]:
@@ -69,6 +69,11 @@ def detector_metadata(
     )
 
 
+def of_a_part(metadata: WeightsMetadata, part: Part) -> WeightsMetadata:
+    """The metadata of a detector of which only a part is trained: no whole one is made of its file."""
+    return replace(metadata, detector=metadata.detector | {"part": part})
+
+
 def save_detector(path: Path, detector: FasterRCNN, metadata: WeightsMetadata) -> None:
     """Writes a detector's weights file, whole or not at all."""
     save_weights(path, detector.state_dict(), metadata)
@@ -83,6 +88,8 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, WeightsMetadata]:
     state, metadata = load_weights(path)
     if metadata.task != "detection":
         raise CheckpointError(f"{path}: holds a {metadata.task} network, not a detector")
+    if "part" in metadata.detector:
+        raise CheckpointError(f"{path}: a step of alternating training, not a whole detector: name the run it is of")
     try:
         detector = get_detector(**detector_arguments(metadata))
         for side in ("shorter_side", "longest_side"):

@@ -19,10 +19,15 @@ def parameter_dtype(precision: Precision) -> torch.dtype:
     return torch.float64 if precision == "fp64" else torch.float32
 
 
-def set_determinism(deterministic: bool) -> None:
-    """Makes PyTorch choose deterministic algorithms and refuse those that have none."""
+def set_determinism(deterministic: bool, *, one_size: bool = True) -> None:
+    """Makes PyTorch choose deterministic algorithms and refuse those that have none.
+
+    Args:
+        one_size: whether all pictures have the same size; else cuDNN would look for its fastest algorithm again and
+            again.
+    """
     if deterministic:
         # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.benchmark = not deterministic and one_size

@@ -59,7 +59,7 @@ _OWN = (
     DIVERGED_BATCH,
     "weights.safetensors",
     "checkpoints",
-    "stages",
+    "*.npy",
     "events.out.tfevents.*",
     ".*.tmp",
     "run.json",
@@ -101,6 +101,11 @@ class RunFolder:
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self._add_scalars(step, split, values)
+
+    def take_over(self, metrics: Path, offset: int) -> None:
+        """Adds the lines of another run's metrics.jsonl, `offset` steps later."""
+        for values in filter(None, map(_parse_metrics, metrics.read_text(errors="replace").splitlines())):
+            self.log(offset + values.pop("step"), values.pop("split"), values)
 
     def forget_after(self, step: int, last: int) -> None:
         """Drops what a run resumed after `step` writes anew: all later metrics, and the test after its step `last`."""
@@ -151,9 +156,7 @@ def open_run(
     plain_config = _plain(config)
     earlier = _prepare(path, resume=resume)
     if earlier and not allow_mismatch:
-        # Options that are younger than the run had their defaults in it.
-        config_then = _completed(earlier.get("config"), _plain(type(config)()))
-        _check_same(path, earlier | {"config": config_then}, {"config": plain_config, **facts})
+        check_same(path, earlier, config, facts, "set it back, or go on all the same with --allow_mismatch")
     record = {
         **earlier,
         "status": "running",
@@ -237,7 +240,7 @@ def _prepare(path: Path, *, resume: bool) -> dict[str, Any]:
     try:
         if record_file.exists():
             if resume:
-                return _read_record(record_file)
+                return read_record(record_file)
             _remove_run(path)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -246,7 +249,12 @@ def _prepare(path: Path, *, resume: bool) -> dict[str, Any]:
 
 
 def _remove_run(path: Path) -> None:
-    """Removes what a run wrote, and leaves alone what else lies in its folder."""
+    """Removes what a run and the runs of its stages wrote, and leaves alone what else lies in their folders."""
+    for stage in path.glob("stages/*"):
+        if (stage / "run.json").exists():
+            _remove_run(stage)
+            _remove_if_empty(stage)
+    _remove_if_empty(path / "stages")
     for pattern in _OWN:
         for entry in path.glob(pattern):
             if entry.is_dir() and not entry.is_symlink():
@@ -255,7 +263,13 @@ def _remove_run(path: Path) -> None:
                 entry.unlink()
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run, from its run.json. Raises RunFolderError if it can't be read."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -277,12 +291,17 @@ def _completed(values: Any, defaults: Any) -> Any:
     return values | {k: _completed(values[k], default) if k in values else default for k, default in defaults.items()}
 
 
-def _check_same(path: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    for key, before, after in differences({key: earlier.get(key) for key in now}, now):
-        raise RunFolderError(
-            f"{path}: its run had {key} = {before}, now it is {after}; "
-            "set it back, or go on all the same with --allow_mismatch"
-        )
+def check_same(path: Path, earlier: dict[str, Any], config: Any, facts: dict[str, Any], advice: str) -> None:
+    """Compares the record of the run in `path` with a configuration and facts.
+
+    Raises:
+        RunFolderError: names the first difference that changes results; ends in `advice`.
+    """
+    # Options that are younger than the run had their defaults in it.
+    config_then = _completed(earlier.get("config"), _plain(type(config)()))
+    before = {"config": config_then} | {key: earlier.get(key) for key in facts}
+    for key, was, now in differences(before, {"config": _plain(config)} | facts):
+        raise RunFolderError(f"{path}: its run had {key} = {was}, now it is {now}; {advice}")
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

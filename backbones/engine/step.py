@@ -126,12 +126,13 @@ class CapturedStep:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the learning rate of the next step; of a captured one on the device."""
+    """Sets the learning rate of the next step, times a group's own `lr_factor`; of a captured step on the device."""
     for group in optimizer.param_groups:
+        own = rate * group.get("lr_factor", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def why_not_captured(device: torch.device, world_size: int, accumulate: int) -> str | None:

@@ -1,5 +1,6 @@
 """Proposals of all pictures of a data set, in a file: for Fast R-CNN where the RPN is another network."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,36 @@ class StoredProposals:
 
 
 def create_proposals(path: Path, count: int, most: int) -> None:
-    """Makes a file for `count` pictures of at most `most` proposals, without any so far."""
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, most, 4))
+    """Makes a file for `count` pictures of at most `most` proposals, to be filled by `ProposalWriter`."""
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, most, 4)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 16 * count * most)
 
 
-def open_to_fill(path: Path) -> np.memmap:
-    """The boxes (N, P, 4) of a file that `create_proposals` made, to write into."""
-    return np.lib.format.open_memmap(path, mode="r+")
+class ProposalWriter:
+    """Fills a file that `create_proposals` made; many processes may, on several machines.
+
+    Each picture is written by itself: memory that is mapped to a file has whole pages, which two processes may share,
+    and ends the process where the disk is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            (_, self._most, _), _, _ = np.lib.format.read_array_header_1_0(file)
+            self._start = file.tell()
+        self._file = path.open("r+b", buffering=0)
+
+    def write(self, index: int, boxes: Tensor) -> None:
+        """Writes the proposals (P, 4) of picture `index`. Raises OSError."""
+        row = np.full((self._most, 4), np.nan, dtype="<f4")
+        row[: len(boxes)] = boxes.float().numpy()
+        self._file.seek(self._start + index * row.nbytes)
+        if self._file.write(row.tobytes()) != row.nbytes:
+            raise OSError(f"no room for the proposals of picture {index}")
+
+    def close(self) -> None:
+        """Flushes all of it to disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()

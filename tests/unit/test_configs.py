@@ -32,6 +32,8 @@ PAPER = {
     "voc/resnet101": {"voc07.mAP": 76.4},
     "coco/vgg16": {"coco.AP50": 41.5, "coco.AP": 21.2},
     "coco/resnet101": {"coco.AP50": 48.4, "coco.AP": 27.2},
+    "voc/vgg16_alternating": {"voc07.mAP": 73.2},
+    "voc/resnet101_alternating": {"voc07.mAP": 76.4},
     "coco/vgg16_alternating": {"coco.AP50": 41.5, "coco.AP": 21.2},
     "coco/resnet101_alternating": {"coco.AP50": 48.4, "coco.AP": 27.2},
     "cifar/resnet20": {"center.top1_error": 8.75},
@@ -193,14 +195,18 @@ PAPERS_DETECTORS = [f for f in FILES if f.parent.name in ("voc", "coco")]
 SCHEDULES = {
     "voc": ((110_000, [80_000], 2), None),
     "voc_2012": ((143_000, [104_000], 2), None),
-    "voc_alternating": ((40_000, [30_000], 2), (80_000, [60_000], 1)),
+    "voc_2007": ((70_000, [50_000], 2), None),
+    "voc_alternating": ((64_000, [48_000], 2), (128_000, [96_000], 1)),
+    "voc_2007_alternating": ((40_000, [30_000], 2), (80_000, [60_000], 1)),
     "coco": ((320_000, [240_000], 16), None),
     "coco_alternating": ((320_000, [240_000], 16), (320_000, [240_000], 8)),
 }
 SPLITS = {
     "voc": ("07+12", "VOC2007/test"),
     "voc_2012": ("07++12", None),
-    "voc_alternating": ("VOC2007/trainval", "VOC2007/test"),
+    "voc_2007": ("VOC2007/trainval", "VOC2007/test"),
+    "voc_alternating": ("07+12", "VOC2007/test"),
+    "voc_2007_alternating": ("VOC2007/trainval", "VOC2007/test"),
     "coco": ("train2014", "val2014"),
     "coco_alternating": ("train2014", "val2014"),
 }
@@ -227,8 +233,9 @@ def test_the_papers_detectors(file: Path) -> None:
     assert (roi.score_threshold, roi.nms_iou, roi.detections_per_image) == (0.05, 0.3, 100)
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
     assert config.schedule.factor == 0.1
+    assert config.optimizer.bias_lr_factor == 2  # as in all of Fast and Faster R-CNN's released settings
     assert (config.data.train_split, config.data.test_split) == SPLITS[kind]
-    assert config.scheme == ("alternating" if variant == "alternating" else "joint")
+    assert config.scheme == ("alternating" if variant.endswith("alternating") else "joint")
     whole, of_rpn = SCHEDULES[kind]
     stages = [whole] if of_rpn is None else [of_rpn, whole]
     of_steps = [config] if of_rpn is None else [stage_config(config, stage, 1) for stage in STAGES[:2]]

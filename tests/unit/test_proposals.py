@@ -1,22 +1,25 @@
 """Proposals of a whole data set: stored and read back, and how many objects they cover."""
 
+import errno
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from backbones.engine.distributed import World
-from backbones.errors import DataError
+from backbones.errors import DataError, RunFolderError
 from detection.data.annotations import Annotations, DetectionDataset
-from detection.data.proposals import StoredProposals, create_proposals, open_to_fill
+from detection.data.proposals import ProposalWriter, StoredProposals, create_proposals
 from detection.data.samples import make_sample
+from detection.inference import propose
 from detection.inference.propose import measure_recall, store_proposals
+from detection.inference.viewing import Viewing
 from detection.models import RPNOptions
 
 WORLD = World(0, 1, torch.device("cpu"))
-VIEWING: dict[str, Any] = {"shorter": 100, "longest": 200, "world": WORLD, "precision": "fp32", "workers": 0}
+VIEWING: Viewing = {"shorter": 100, "longest": 200, "world": WORLD, "precision": "fp32", "workers": 0}
 
 
 class FixedRPN:
@@ -59,7 +62,10 @@ def test_stored_proposals_are_those_of_the_network(tmp_path: Path) -> None:
 
 def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     create_proposals(tmp_path / "two.npy", 2, 5)
-    open_to_fill(tmp_path / "two.npy")[:] = np.nan
+    writer = ProposalWriter(tmp_path / "two.npy")
+    for index in range(2):
+        writer.write(index, torch.zeros(0, 4))
+    writer.close()
     assert StoredProposals(tmp_path / "two.npy", 2)(1).shape == (0, 4)
     with pytest.raises(DataError, match=r"two.npy.*of 3 pictures"):
         StoredProposals(tmp_path / "two.npy", 3)
@@ -68,6 +74,17 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     for name in ("cut.npy", "code.npy"):
         with pytest.raises(DataError, match=name):
             StoredProposals(tmp_path / name, 2)
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk(ProposalWriter):
+        def write(self, index: int, boxes: torch.Tensor) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(propose, "ProposalWriter", FullDisk)
+    with pytest.raises(RunFolderError, match=r"train.npy: can't be written \(No space left on device\)"):
+        store_proposals(FixedRPN([], few=2), dataset([], []), tmp_path / "train.npy", to_train=True, **VIEWING)
+    assert not (tmp_path / "train.npy").exists()
 
 
 def test_proposals_are_mirrored_with_their_picture() -> None:
