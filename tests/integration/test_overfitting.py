@@ -38,7 +38,7 @@ def choose_pictures(source: Path, target: Path) -> int:
 @pytest.mark.data
 @pytest.mark.parametrize("kind", ["resnet", "vgg"])
 def test_learns_pictures_by_heart(kind: str, data_pack: Any, tmp_path: Path) -> None:
-    """About 10 minutes each, on one core."""
+    """Some 6 minutes each, on one core."""
     objects = choose_pictures(data_pack("coco_subset"), tmp_path / "coco")
     assert objects > PICTURES
     classifier, detector = tmp_path / "classifier", tmp_path / "detector"
