@@ -105,7 +105,7 @@ def test_a_voc_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     ("detections", "options", "message"),
     [
         (["none.json"], [], "none.json: no such file"),
-        (["truth.json"], [], "truth.json: not a COCO results file"),
+        (["truth.json"], [], "truth.json: not a JSON list of detections, as a COCO results file is"),
         (["worse.json", "better"], ["--names", "VGG"], "--names: 1 for 2 run(s)"),
         (["worse.json", "worse.json"], [], "two runs are called worse"),
         (["worse.json"], ["--annotations", "/nowhere.json"], "/nowhere.json: no such file"),
