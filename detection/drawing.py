@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
+from backbones.data.findings import printable
 from detection.structures import Detections
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -101,6 +102,7 @@ def draw_marks(image: Tensor, marks: Sequence[Mark], *, scale: float = 1) -> Ima
         picture = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 200))
+    marks = [replace(mark, text=printable(mark.text)) for mark in marks]
     boxes = [tuple(float(v) * scale for v in mark.box) for mark in marks]
     for (x1, y1, x2, y2), mark in reversed(list(zip(boxes, marks, strict=True))):
         _draw_box(draw, (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), mark, line)

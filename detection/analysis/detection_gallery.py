@@ -1,13 +1,14 @@
 """The command `detection_gallery`: pictures with ground truth beside what runs found, as sheets and a page."""
 
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import check_writable
 from backbones.errors import ConfigError, RunFolderError
@@ -98,6 +99,11 @@ def _save(sheet: Image.Image, path: Path) -> None:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
 
 
+def _escape(text: str) -> str:
+    """Names as a page can show them: they may come from foreign files."""
+    return escape_html(printable(text))
+
+
 def _summary(counts: Counts) -> str:
     return f"{counts.right} right, {counts.wrong} wrong, {counts.overlooked} not found (F1 {counts.f1:.2f})"
 
@@ -106,7 +112,7 @@ def _page(text: str, sections: Sequence[str]) -> str:
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Detections</title>',
-            f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<h1>Detections</h1>\n<p>{escape(text)}</p>",
+            f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<h1>Detections</h1>\n<p>{_escape(text)}</p>",
             *sections,
             "</body>\n</html>\n",
         ]
@@ -116,16 +122,16 @@ def _page(text: str, sections: Sequence[str]) -> str:
 def _section(
     file: str, index: int, truth: Annotations, outcomes: dict[str, Outcomes], counts: dict[str, Counts]
 ) -> str:
-    identity = escape(str(truth.image_ids[index]))
+    identity = _escape(str(truth.image_ids[index]))
     height, width = truth.sizes[index].tolist()
     lines = [
         f"<section>\n<h2>{identity} ({width} x {height})</h2>",
         f'<a href="{file}"><img src="{file}" alt="objects and detections of {identity}" loading="lazy"></a>\n<ul>',
-        f"<li>ground truth: {escape(', '.join(_objects(truth, index)) or 'no objects')}</li>",
+        f"<li>ground truth: {_escape(', '.join(_objects(truth, index)) or 'no objects')}</li>",
     ]
     for name, each in outcomes.items():
-        found = "".join(f"<li>{escape(line)}</li>" for line in _captions(truth, each, index))
-        summary = f"{escape(name)}: {_summary(counts[name])}"
+        found = "".join(f"<li>{_escape(line)}</li>" for line in _captions(truth, each, index))
+        summary = f"{_escape(name)}: {_summary(counts[name])}"
         lines.append(f"<li><details><summary>{summary}</summary><ul>{found}</ul></details></li>")
     return "\n".join([*lines, "</ul>\n</section>"])
 

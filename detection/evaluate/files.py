@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
@@ -105,9 +106,18 @@ def split_name(split: str) -> str:
 
 def voc_results_file(folder: str | Path, split_name: str, class_name: str) -> Path:
     """The file of a class in a folder of VOC results. Raises DataError if the class's name can't be in a file name."""
-    if "/" in class_name or "\0" in class_name:
-        raise DataError(f"class '{class_name}': there can't be a file of that name")
+    if not set("/\0").isdisjoint(class_name) or not _can_be_encoded(class_name):
+        raise DataError(f"class '{printable(class_name)}': there can't be a file of that name")
     return Path(folder) / f"comp4_det_{split_name}_{class_name}.txt"
+
+
+def _can_be_encoded(text: str) -> bool:
+    """JSON may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_voc_results(

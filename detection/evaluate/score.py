@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.run import check_writable, write_json
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
@@ -60,7 +61,7 @@ def _read_voc(annotations: Path, detections: Path, split: str) -> tuple[Annotati
     truth = read_voc(annotations, split, bad_boxes="keep", need_pictures=False).annotations
     found = read_voc_table(detections, split_name(split), truth)
     others = other_voc_results(detections, split_name(split), truth)
-    notes = [f"{', '.join(others)}: of no class of the annotations, so not read"] if others else []
+    notes = [f"{printable(', '.join(others))}: of no class of the annotations, so not read"] if others else []
     return truth, found, notes + suspicions(truth, found, "voc")
 
 

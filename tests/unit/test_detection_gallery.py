@@ -23,7 +23,8 @@ from detection.analysis.gallery import (
 from detection.data.annotations import Annotations
 from detection.structures import Detections
 
-EVIL = '<script>alert("x")</script>'
+RAW = '<script>alert("x")</script>\ud800'  # a name of a foreign file, with half a character
+EVIL = RAW.encode(errors="backslashreplace").decode()
 
 
 @pytest.fixture
@@ -36,15 +37,15 @@ def coco(tmp_path: Path) -> Path:
         Image.new("L" if number == 2 else "RGB", (width, height), 90).save(tmp_path / "pictures" / f"{number}.png")
     truth = {
         "images": [
-            {"id": f"{EVIL} {n}", "file_name": f"{n}.png", "height": h, "width": w} for n, (h, w) in enumerate(sizes)
+            {"id": f"{RAW} {n}", "file_name": f"{n}.png", "height": h, "width": w} for n, (h, w) in enumerate(sizes)
         ],
-        "categories": [{"id": 1, "name": EVIL}, {"id": 2, "name": "dog"}],
+        "categories": [{"id": 1, "name": RAW}, {"id": 2, "name": "dog"}],
         "annotations": [
-            {"id": n, "image_id": f"{EVIL} {n}", "category_id": 1, "bbox": box, "iscrowd": int(n == 5)}
+            {"id": n, "image_id": f"{RAW} {n}", "category_id": 1, "bbox": box, "iscrowd": int(n == 5)}
             for n in range(6)
         ],
     }
-    found = [{"image_id": f"{EVIL} {n}", "category_id": 1, "bbox": box, "score": 0.8} for n in range(6)]
+    found = [{"image_id": f"{RAW} {n}", "category_id": 1, "bbox": box, "score": 0.8} for n in range(6)]
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     (tmp_path / "b.json").write_text(json.dumps(found))
     found[4]["category_id"] = 2

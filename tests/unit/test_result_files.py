@@ -203,3 +203,5 @@ def test_an_absent_class_file_is_named_and_an_empty_one_is_fine(tmp_path):
     assert [len(d) for d in read_voc_results(tmp_path, "test", STRINGS)] == [0, 0, 0]
     with pytest.raises(DataError, match="there can't be a file of that name"):
         voc_results_file(tmp_path, "test", "../dog")
+    with pytest.raises(DataError, match=r"class 'd\\ud800og': there can't be a file of that name"):
+        voc_results_file(tmp_path, "test", "d\ud800og")

@@ -183,6 +183,19 @@ def test_what_looks_odd_is_noted(coco_files, monkeypatch, capsys):
     assert notes([]) == ["there are no detections at all"]
 
 
+def test_names_of_foreign_files_are_escaped(coco_files, monkeypatch, capsys):
+    annotations, detections = coco_files
+    truth = json.loads(annotations.read_text())
+    truth["categories"] = [{"id": 3, "name": "c\x1b[31m\nat"}, {"id": 8, "name": "d\ud800og"}]
+    annotations.write_text(json.dumps(truth))
+    detections.write_text("[]")
+    run(monkeypatch, "--annotations", annotations, "--detections", detections, "--metric", "coco")
+    printed = capsys.readouterr().out
+    assert printed.count(r"c\x1b[31m\nat ") == 1
+    printed.encode()
+    assert r"1 of 2 classes: d\ud800og" in printed
+
+
 def test_a_class_without_an_object_that_counts_is_left_out_and_named(voc_folders, monkeypatch, capsys):
     year, results = voc_folders
     xml = year / "Annotations/000001.xml"
