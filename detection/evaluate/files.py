@@ -23,6 +23,7 @@ from detection.evaluate.lookup import Lookup
 from detection.structures import Detections
 
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
+_ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
 
 
 def write_coco_results(path: str | Path, annotations: Annotations, detections: Iterable[Detections]) -> None:
@@ -210,7 +211,7 @@ def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[in
         if not all(map(math.isfinite, row)):
             raise DataError(f"{place}: '{line.strip()[:80]}' has something that is not a finite number")
         _, xmin, ymin, xmax, ymax = row
-        if xmax < xmin - 1 or ymax < ymin - 1:  # inclusive corners: the width is xmax - xmin + 1
+        if min(xmax - xmin, ymax - ymin) + 1 < -_ROUNDING:  # corners are inclusive
             raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
         names.append(words[0])
         rows.append(row)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backbones.errors import DataError
@@ -55,6 +55,7 @@ def by_class(detections):
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(found, min_size=3, max_size=3))
+@example([[], [], [(0, 2**-51.4, 0, 2**-51.4, 0, 1)]])  # its first corner and 1 add up to more than its last and 1
 def test_the_way_there_and_back_loses_nothing(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("results")
     detections = [make(r) for r in rows]
@@ -156,6 +157,7 @@ def entry(**changes):
         ([entry(), entry(category_id=1)], r"detection number 2: category_id 1 is not listed .*\)$"),
         ([entry(category_id=0), entry(category_id=1)], r".* all lie in 0\.\.1: .* contiguous .* from 5 to 17$"),
         ([entry(category_id=2), entry(category_id=1)], r".* all lie in 1\.\.2: .* contiguous .* from 5 to 17$"),
+        ([entry(image_id=10**29)], r"detection number 1: 'image_id' is 1e\+29, not a whole .* of at most 64 bits"),
         ([entry(), entry(score=...)], "detection number 2 has no 'score'"),
         ([entry(), entry(score="high")], "detection number 2: 'score' is 'high', not finite numbers"),
         ([entry(), entry(score=float("nan"))], "detection number 2: 'score' is nan"),
