@@ -8,7 +8,7 @@ import torch
 
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
-from backbones.engine.run import write_json
+from backbones.engine.run import refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
 from detection.data.pictures import read_image
@@ -98,8 +98,7 @@ def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:
 
 
 def _check_output(folder: Path, pictures: Sequence[Path], overwrite: bool) -> None:
-    if (folder / "detections.json").exists() and not overwrite:
-        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    refuse_results(folder, ["detections.json"], overwrite)
     if any(path.resolve().parent == folder.resolve() for path in pictures):
         raise RunFolderError(f"{folder} holds pictures that are read: name another --output for those with boxes")
 

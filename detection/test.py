@@ -7,14 +7,14 @@ from typing import Any, Literal
 from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
-from backbones.engine.run import write_json
+from backbones.engine.run import refuse_results, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
 from detection.data.readers import for_testing, read_split
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import split_name, voc_results_file, write_coco_results, write_voc_results
+from detection.evaluate.files import results_split, voc_results_file, write_coco_results, write_voc_results
 from detection.inference.detect import detect_in_dataset
 from detection.structures import Detections
 from detection.weights import load_detector
@@ -73,7 +73,7 @@ def evaluate_detector(
             raise ConfigError(f"{data.test_split} has no published annotations to score with: write files, by --output")
         if output:
             for name in metadata.classes:  # refuses a name that no file can have
-                voc_results_file(output, split_name(data.test_split), name)
+                voc_results_file(output, results_split(data.test_split), name)
         detections = detect_in_dataset(
             detector.to(world.device),
             dataset,
@@ -109,7 +109,7 @@ def _write(
     results: dict[str, dict[str, Any]] | None,
 ) -> None:
     write_coco_results(folder / "detections.json", dataset.annotations, detections)
-    write_voc_results(folder, split_name(split), dataset.annotations, detections)
+    write_voc_results(folder, results_split(split), dataset.annotations, detections)
     if results is not None:
         write_json(folder / "results.json", results)
     else:
@@ -118,8 +118,7 @@ def _write(
 
 def _make_folder(folder: Path, overwrite: bool) -> None:
     """Makes the folder before the long work, not after it."""
-    if any((folder / name).exists() for name in ("results.json", "detections.json")) and not overwrite:
-        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    refuse_results(folder, ["results.json", "detections.json"], overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

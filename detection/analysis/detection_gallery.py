@@ -10,10 +10,10 @@ from PIL import Image
 from backbones.cli import run_command
 from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import check_writable
+from backbones.engine.run import check_writable, refuse_results
 from backbones.errors import ConfigError, RunFolderError
 from backbones.progress import progress_bar
-from detection.analysis.gallery import (
+from detection.analysis.gallery_sheet import (
     MEANINGS,
     Counts,
     count_by_picture,
@@ -25,8 +25,9 @@ from detection.analysis.gallery import (
     rows_of,
 )
 from detection.analysis.outcomes import Outcomes
-from detection.analysis.runs import read_runs, read_truth
+from detection.analysis.runs import read_runs
 from detection.data.annotations import Annotations
+from detection.evaluate.inputs import read_truth
 
 _STYLE = """body { font-family: sans-serif; margin: 1.5em; color: #222; }
 img { max-width: 100%; border: 1px solid #ccc; }
@@ -68,8 +69,7 @@ def make_gallery(
     if count < 1:
         raise ConfigError(f"count {count}: give 1 or more")
     page = output / "index.html"
-    if page.exists() and not overwrite:
-        raise RunFolderError(f"{output} holds a gallery already: replace it with --overwrite or name another folder")
+    refuse_results(output, [page.name], overwrite)
     check_writable(page)
     dataset = read_truth(annotations, split, images=images, need_pictures=True)
     truth = dataset.annotations

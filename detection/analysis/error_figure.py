@@ -79,7 +79,9 @@ def _draw_classes(axes: Axes, analyses: Analyses, classes: list[str]) -> None:
         axes.hlines(places, aps.min(axis=0), aps.max(axis=0), color="0.75", linewidth=2, zorder=1)
     for number, row in enumerate(aps):
         axes.scatter(row, places, s=34, color=COLOURS[number % len(COLOURS)], zorder=2)
-    axes.set_yticks(places, [literal(printable(name)) for name in classes], fontsize="small" if len(classes) > 12 else "medium")
+    axes.set_yticks(
+        places, [literal(printable(name)) for name in classes], fontsize="small" if len(classes) > 12 else "medium"
+    )
     axes.set_ylim(len(classes) - 0.5, -0.5)
     clear_frame(axes)
     axes.set_xlim(-2, 102)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import (
+    DetectionTable,
     Floats,
     Indices,
     box_areas,
-    flatten,
     intersections,
     pair_up,
     position_in_run,
@@ -69,20 +69,20 @@ class Outcomes:
     missed: NDArray[np.bool_]
 
 
-def find_outcomes(annotations: Annotations, detections: Sequence[Detections]) -> Outcomes:
+def find_outcomes(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> Outcomes:
     """Says of every detection whether it is right, and what is wrong if not.
 
     Args:
         annotations: the objects of N pictures; ignored ones (crowd, difficult) can't be found, and a detection of
             which more than half lies in one of its class is ignored unless it found something.
-        detections: N, in the order of `annotations`.
+        detections: N, in the order of `annotations`, or a table.
     """
-    images, boxes, scores, labels = flatten(detections, len(annotations))
-    order = np.lexsort((-scores, images))
-    order = order[position_in_run(images[order]) < MAX_DETECTIONS]
-    images, boxes, scores, labels = images[order], boxes[order], scores[order], labels[order]
+    table = DetectionTable.of(detections, len(annotations))
+    table = table.where(np.lexsort((-table.scores, table.images)))
+    table = table.where(position_in_run(table.images) < MAX_DETECTIONS)
+    images, labels = table.images, table.labels
 
-    pairs = _overlapping_pairs(images, boxes, annotations)
+    pairs = _overlapping_pairs(images, table.boxes, annotations)
     same = labels[pairs.detections] == annotations.labels[pairs.objects]
     crowd = annotations.ignore[pairs.objects]
     matched = _match(pairs.where(same & ~crowd & (pairs.iou >= FOREGROUND_IOU)), images, labels)
@@ -111,9 +111,8 @@ def find_outcomes(annotations: Annotations, detections: Sequence[Detections]) ->
     mends[claims[first]] = True
     missed = ~found & ~annotations.ignore
     missed[claimed] = False
-    return Outcomes(
-        images, boxes, scores, labels, kinds, ignored & (kinds != Kind.FOUND), objects, mends, found, missed
-    )
+    ignored &= kinds != Kind.FOUND
+    return Outcomes(images, table.boxes, table.scores, labels, kinds, ignored, objects, mends, found, missed)
 
 
 @dataclass

@@ -28,7 +28,7 @@ def read_json_list(path: Path) -> Iterator[list[Any]]:
                 done += len(entries)
         return
     except (OSError, ValueError):
-        pass  # no such file, not a list of objects, a very long one, NaN, or no JSON at all: reading it whole decides, and says so
+        pass  # no file, not a list of (not too long) objects, NaN, no JSON: reading it whole decides, and says so
     everything = read_json(path)
     if not isinstance(everything, list):
         raise DataError(f"{path}: not a JSON list of detections, as a COCO results file is")

@@ -18,7 +18,6 @@ from detection.evaluate.arrays import (
     Floats,
     Indices,
     box_areas,
-    flatten,
     intersections,
     pair_up,
     position_in_run,
@@ -146,17 +145,17 @@ def _objects(annotations: Annotations) -> _Objects:
 
 
 def _found(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> _Found:
-    images, boxes, scores, labels = flatten(detections, len(annotations))
+    table = DetectionTable.of(detections, len(annotations))
     places = np.empty(len(annotations), dtype=np.int64)
     places[sorted(range(len(annotations)), key=annotations.image_ids.__getitem__)] = np.arange(len(annotations))
-    order = np.lexsort((places[images], -scores, labels))
-    groups = labels[order] * len(annotations) + images[order]
+    table = table.where(np.lexsort((places[table.images], -table.scores, table.labels)))
+    groups = table.labels * len(annotations) + table.images
     by_group = np.argsort(groups, kind="stable")
     ranks = np.empty_like(by_group)
     ranks[by_group] = position_in_run(groups[by_group])
     kept = ranks < MAX_DETECTIONS
-    order = order[kept]
-    return _Found(groups[kept], labels[order], boxes[order], box_areas(boxes[order]), ranks[kept])
+    table = table.where(kept)
+    return _Found(groups[kept], table.labels, table.boxes, box_areas(table.boxes), ranks[kept])
 
 
 def _overlapping_pairs(objects: _Objects, found: _Found) -> _Pairs:

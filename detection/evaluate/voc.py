@@ -16,7 +16,6 @@ from detection.evaluate.arrays import (
     Floats,
     Indices,
     box_areas,
-    flatten,
     intersections,
     pair_up,
     run_starts,
@@ -45,15 +44,15 @@ def voc_metrics(
         {"mAP", "per_class": {name: AP}}. 0 for a class of which nothing is detected; None for one without objects that
         count, which the mean leaves out.
     """
-    images, boxes, scores, labels = flatten(detections, len(annotations))
+    table = DetectionTable.of(detections, len(annotations))
     average = eleven_point_ap if metric == "voc07" else area_ap
     per_class: dict[str, float | None] = {}
     for label, name in enumerate(annotations.class_names, 1):
         objects = np.flatnonzero(annotations.labels == label)
         count = int((~annotations.ignore[objects]).sum())
-        found = np.flatnonzero(labels == label)
-        found = found[np.argsort(-scores[found], kind="stable")]
-        outcome = _match(annotations, objects, images[found], boxes[found], iou_threshold)
+        found = table.where(table.labels == label)
+        found = found.where(np.argsort(-found.scores, kind="stable"))
+        outcome = _match(annotations, objects, found.images, found.boxes, iou_threshold)
         per_class[name] = 100 * average(*_precision_recall(outcome, count)) if count else None
     known = [ap for ap in per_class.values() if ap is not None]
     return {"mAP": float(np.mean(known)) if known else None, "per_class": per_class}

@@ -70,7 +70,20 @@ def test_what_is_no_json_is_refused(tmp_path_factory, entries, data):
 
 @pytest.mark.parametrize(
     "content",
-    ['[{"a": 1},]', '\x0b[{"a": 1}]', '[{"a": 1}]\x0c', '[{"a": 1}\x0b,{"a": 1}]', '[{"a": 1} {"a": 2}]', '[{"a": 1}', '[{"a": 1}]]', "", "[", '{"a": 1}', "[1,]", '[{"a": 1}] x'],
+    [
+        '[{"a": 1},]',
+        '\x0b[{"a": 1}]',
+        '[{"a": 1}]\x0c',
+        '[{"a": 1}\x0b,{"a": 1}]',
+        '[{"a": 1} {"a": 2}]',
+        '[{"a": 1}',
+        '[{"a": 1}]]',
+        "",
+        "[",
+        '{"a": 1}',
+        "[1,]",
+        '[{"a": 1}] x',
+    ],
 )
 @pytest.mark.parametrize("padding", ["", " " * 40])
 def test_corners_of_a_list_are_refused(tmp_path, content, padding):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detection.evaluate import score
+from detection import score
 from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -128,9 +128,18 @@ def refusal(monkeypatch, capsys, annotations, detections, metric="coco"):
 def test_voc_annotations_need_a_folder_and_coco_annotations_a_file(voc_folders, coco_files, monkeypatch, capsys):
     message = refusal(monkeypatch, capsys, voc_folders[0], coco_files[1], "voc07")
     assert "dt.json: not a folder of comp4_det_test_<class>.txt" in message
-    assert "results: is a folder; COCO annotations go with a" in refusal(
+    assert "results: is a folder without detections.json; COCO annotations go with" in refusal(
         monkeypatch, capsys, coco_files[0], voc_folders[1]
     )
+
+
+def test_a_folder_of_evaluate_detector_is_taken(coco_files, monkeypatch, capsys):
+    annotations, detections = coco_files
+    folder = annotations.parent / "found"
+    folder.mkdir()
+    detections.rename(folder / "detections.json")
+    run(monkeypatch, "--annotations", annotations, "--detections", folder, "--metric", "voc12")
+    assert "1 detections in 1 pictures" in capsys.readouterr().out
 
 
 def test_contiguous_labels_are_recognised(coco_files, monkeypatch, capsys):

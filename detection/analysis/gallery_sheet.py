@@ -10,8 +10,7 @@ from torch import Tensor
 from detection.analysis.outcomes import Kind, Outcomes, find_outcomes
 from detection.data.annotations import Annotations
 from detection.drawing import Mark, class_colour, draw_marks
-from detection.evaluate.arrays import Floats, Indices
-from detection.structures import Detections
+from detection.evaluate.arrays import DetectionTable, Floats, Indices
 
 # Dashed: a box without an object, or an object without a box.
 STYLES = {
@@ -62,12 +61,9 @@ class Counts:
         return 2 * self.right / everything if everything else 1.0
 
 
-def outcomes_from(annotations: Annotations, detections: Sequence[Detections], min_score: float) -> Outcomes:
+def outcomes_from(annotations: Annotations, detections: DetectionTable, min_score: float) -> Outcomes:
     """The outcomes of the detections that have at least `min_score`, as if there were no others."""
-    kept = [d.scores >= min_score for d in detections]
-    return find_outcomes(
-        annotations, [Detections(d.boxes[k], d.scores[k], d.labels[k]) for d, k in zip(detections, kept, strict=True)]
-    )
+    return find_outcomes(annotations, detections.where(detections.scores >= min_score))
 
 
 def count_by_picture(annotations: Annotations, outcomes: Outcomes) -> list[Counts]:
