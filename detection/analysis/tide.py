@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from detection.analysis.outcomes import Kind, Outcomes, find_outcomes
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
+from detection.evaluate.matching import precision_at
 from detection.structures import Detections
 
 ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -135,9 +136,5 @@ def _average_precisions(labels: Indices, right: NDArray[np.bool_], objects: Indi
         if not objects[k]:
             ap[k] = np.nan if start == end else 0
             continue
-        places = np.flatnonzero(right[start:end])
-        found = np.arange(1, len(places) + 1)
-        best = np.maximum.accumulate((found / (places + 1))[::-1])[::-1]
-        reached = np.searchsorted(found / objects[k], RECALLS)
-        ap[k] = 100 * np.append(best, 0)[reached].mean()
+        ap[k] = 100 * precision_at(RECALLS, np.flatnonzero(right[start:end]), objects[k]).mean()
     return ap
