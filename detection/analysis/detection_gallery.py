@@ -5,13 +5,11 @@ from html import escape as escape_html
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from backbones.cli import run_command
 from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import check_writable, refuse_results
-from backbones.errors import ConfigError, RunFolderError
+from backbones.errors import ConfigError
 from backbones.progress import progress_bar
 from detection.analysis.gallery_sheet import (
     MEANINGS,
@@ -27,6 +25,7 @@ from detection.analysis.gallery_sheet import (
 from detection.analysis.outcomes import Outcomes
 from detection.analysis.runs import read_runs
 from detection.data.annotations import Annotations
+from detection.drawing import save_picture
 from detection.evaluate.inputs import read_truth
 
 _STYLE = """body { font-family: sans-serif; margin: 1.5em; color: #222; }
@@ -84,19 +83,12 @@ def make_gallery(
         titles = ["ground truth", *(f"{name}: {_summary(each)}" for name, each in here.items())]
         sheet = draw_sheet(dataset.load_image(index), index, truth, outcomes, titles)
         file = f"picture-{place:03d}.png"
-        _save(sheet, output / file)
+        save_picture(sheet, output / file)
         sections.append(_section(file, index, truth, outcomes, here))
     how = "those in which the runs' F1 is furthest apart, the furthest first" if differing else "in even steps"
     text = f"{len(chosen)} of {len(truth)} pictures, {how}; detections with a score of {min_score:g} or more."
     write_atomically(page, lambda temporary: temporary.write_text(_page(text, sections), encoding="utf-8"))
     print(f"{text}\nwritten to {page}")
-
-
-def _save(sheet: Image.Image, path: Path) -> None:
-    try:
-        write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
-    except OSError as error:
-        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
 
 
 def _escape(text: str) -> str:
