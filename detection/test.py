@@ -57,28 +57,12 @@ def evaluate_detector(
     with join_world(device) as world:
         set_determinism(False)
         detector, metadata = load_detector(model[0])
-        shorter, longest = metadata.detector["shorter_side"], metadata.detector["longest_side"]
-        dataset = read_split(
-            data.name,
-            data.root,
-            data.test_split,
-            metadata.classes,
-            bad_boxes=for_testing(data.bad_boxes),
-            drawn_size=shorter,
-            drawn_count=data.test_size,
-            need_annotations=False,
-        )
-        _check_ids(dataset, metadata, data)
-        if not dataset.annotated and not output:
-            raise ConfigError(f"{data.test_split} has no published annotations to score with: write files, by --output")
-        if output:
-            for name in metadata.classes:  # refuses a name that no file can have
-                voc_results_file(output, results_split(data.test_split), name)
+        dataset = _read_data(data, data.test_split, metadata, output)
         detections = detect_in_dataset(
             detector.to(world.device),
             dataset,
-            shorter=shorter,
-            longest=longest,
+            shorter=metadata.detector["shorter_side"],
+            longest=metadata.detector["longest_side"],
             world=world,
             precision=precision,
             workers=workers,
@@ -91,6 +75,28 @@ def evaluate_detector(
         if output:
             _write(Path(output), data.test_split, dataset, detections, results)
             print(f"written to {output}")
+
+
+def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, output: str | None) -> DetectionDataset:
+    """The test split. Refuses one that can't be scored, or whose classes no files can be named after."""
+    dataset = read_split(
+        data.name,
+        data.root,
+        split,
+        metadata.classes,
+        bad_boxes=for_testing(data.bad_boxes),
+        drawn_size=metadata.detector["shorter_side"],
+        drawn_count=data.test_size,
+        need_annotations=False,
+    )
+    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
+        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
+    if not dataset.annotated and not output:
+        raise ConfigError(f"{split} has no published annotations to score with: write files, by --output")
+    if output:
+        for name in metadata.classes:
+            voc_results_file(output, results_split(split), name)
+    return dataset
 
 
 def _say_where_to_score(data: DetectionData) -> str:
@@ -123,11 +129,6 @@ def _make_folder(folder: Path, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
-
-
-def _check_ids(dataset: DetectionDataset, metadata: WeightsMetadata, data: DetectionData) -> None:
-    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
-        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
