@@ -146,7 +146,7 @@ def read_voc_results(folder: str | Path, split_name: str, annotations: Annotatio
     if missing:
         raise DataError(
             f"{folder}: no file for {len(missing)} of {len(paths)} classes (each needs one; it may be empty): "
-            f"{', '.join(missing)}{_other_names(folder, missing)}"
+            f"{printable(', '.join(missing) + _other_names(folder, missing))}"
         )
     listed = ListedIds("image", [str(image_id) for image_id in annotations.image_ids], of="the split")
     images: list[Indices] = []
