@@ -40,9 +40,9 @@ def voc_metrics(
     per_class: dict[str, float | None] = {}
     for label, name in enumerate(annotations.class_names, 1):
         count = int((~annotations.ignore[annotations.labels == label]).sum())
-        found = table.where(table.labels == label)
-        found = found.where(np.argsort(-found.scores, kind="stable"))
-        outcome = _match(annotations, label, found, iou_threshold)
+        rows = np.flatnonzero(table.labels == label)
+        rows = rows[np.argsort(-table.scores[rows], kind="stable")]
+        outcome = _match(annotations, label, table.where(rows), iou_threshold)
         per_class[name] = 100 * average(*_precision_recall(outcome, count)) if count else None
     known = [ap for ap in per_class.values() if ap is not None]
     return {"mAP": float(np.mean(known)) if known else None, "per_class": per_class}
