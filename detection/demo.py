@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
 from backbones.analysis.complexity import complexity
 from backbones.cli import run_command
@@ -19,13 +17,14 @@ from backbones.errors import RunFolderError, UserError
 from backbones.jobs import Job, run_jobs
 from backbones.markdown import format_table
 from backbones.weights import load_classifier
+from detection.data.annotations import DetectionDataset
 from detection.data.shapes import shapes_for_detection
-from detection.drawing import draw_detections, grid
+from detection.drawing import draw_detections, draw_marks, grid, object_marks, save_picture
 from detection.inference.detect import detect_in_dataset
-from detection.structures import Detections
 from detection.weights import load_detector
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "shapes"
+ENLARGE = 2  # times
 SEEN_BY_NOBODY = "test"
 """The split that the pictures of `detections.png` come from: nothing was trained or scored on it."""
 
@@ -55,7 +54,7 @@ def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> N
     table = format_rows(rows)
     write_json(folder / "summary.json", rows)
     (folder / "table.md").write_text(table + "\n")
-    draw_comparison(folder).save(folder / "detections.png")
+    save_picture(draw_comparison(folder), folder / "detections.png")
     print(table)
     print(f"\n{time.monotonic() - started:.0f} s; the same in {folder}/table.md, pictures in {folder}/detections.png")
 
@@ -126,15 +125,8 @@ def draw_comparison(folder: Path, count: int = 6) -> Image.Image:
     """Unseen pictures, one a row: what is there, and what each detector finds."""
     with join_world("cpu") as world:
         columns = dict(_columns(folder, count, world))
-    sheet = grid([picture for row in zip(*columns.values(), strict=True) for picture in row], len(columns))
-    header = 22
-    page = Image.new("RGB", (sheet.width, sheet.height + header), "white")
-    page.paste(sheet, (0, header))
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
-    for place, title in enumerate(columns):
-        middle = ((place + 0.5) * sheet.width / len(columns), header / 2 + 2)
-        draw.text(middle, title, fill="black", font=font, anchor="mm")
-    return page
+    pictures = [picture for row in zip(*columns.values(), strict=True) for picture in row]
+    return grid(pictures, len(columns), titles=list(columns))
 
 
 def _columns(folder: Path, count: int, world: World) -> Iterator[tuple[str, list[Image.Image]]]:
@@ -147,17 +139,16 @@ def _columns(folder: Path, count: int, world: World) -> Iterator[tuple[str, list
         images = [unseen.load_image(index) for index in range(count)]
         found = detect_in_dataset(detector, unseen, shorter=shorter, longest=longest, world=world)
         if place == 0:
-            objects = [unseen.target(index) for index in range(count)]
-            truth = [Detections(o.boxes, torch.ones(len(o.labels)), o.labels) for o in objects]
-            yield "ground truth", _drawn(images, truth, metadata.classes, scores=False)
-        yield title, _drawn(images, found, metadata.classes)
+            yield "ground truth", [_draw_truth(unseen, index) for index in range(count)]
+        pairs = zip(images, found, strict=True)
+        yield title, [draw_detections(image, each, metadata.classes, enlarge=ENLARGE) for image, each in pairs]
 
 
-def _drawn(
-    images: list[Tensor], objects: list[Detections], classes: list[str], scores: bool = True
-) -> list[Image.Image]:
-    pairs = zip(images, objects, strict=True)
-    return [draw_detections(image, found, classes, enlarge=2, scores=scores) for image, found in pairs]
+def _draw_truth(dataset: DetectionDataset, index: int) -> Image.Image:
+    target = dataset.target(index)
+    columns = (target.boxes, target.labels, target.ignore)
+    marks = object_marks(dataset.annotations.class_names, *(column.tolist() for column in columns))
+    return draw_marks(dataset.load_image(index), marks, scale=ENLARGE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,12 +8,12 @@ import torch
 
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
-from backbones.engine.run import write_json
+from backbones.engine.run import refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
 from detection.data.pictures import read_image
 from detection.data.samples import resize_scale, scale_image
-from detection.drawing import draw_detections
+from detection.drawing import draw_detections, save_picture
 from detection.inference.detect import in_original_pixels
 from detection.structures import Detections
 from detection.weights import load_detector
@@ -71,7 +71,7 @@ def detect(
                 (found,) = detector([image.to(world.device)])
             found = in_original_pixels(found.to("cpu"), image, (height, width))
             name = _free_name(path, names)
-            draw_detections(original, found, metadata.classes, min_score=min_score).save(folder / name)
+            save_picture(draw_detections(original, found, metadata.classes, min_score=min_score), folder / name)
             records.append({"image": str(path), "drawn": name, "objects": _objects(found, metadata.classes)})
         write_json(folder / "detections.json", records)
     drawn = sum(o["score"] >= min_score for record in records for o in record["objects"])
@@ -98,8 +98,7 @@ def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:
 
 
 def _check_output(folder: Path, pictures: Sequence[Path], overwrite: bool) -> None:
-    if (folder / "detections.json").exists() and not overwrite:
-        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    refuse_results(folder, ["detections.json"], overwrite)
     if any(path.resolve().parent == folder.resolve() for path in pictures):
         raise RunFolderError(f"{folder} holds pictures that are read: name another --output for those with boxes")
 

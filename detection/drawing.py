@@ -1,8 +1,9 @@
-"""Pictures with boxes on them."""
+"""Pictures with boxes on them, and sheets of pictures."""
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,11 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
+from backbones.data.findings import printable
+from backbones.engine.checkpoint import write_atomically
+from backbones.errors import RunFolderError
 from detection.structures import Detections
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#FFFFFF"]
 _PADDING = 2  # pixels around the text of a label
+TITLE_SIZE, TITLE_LINE = 14, 22  # pixels: the font of titles, and what a line of them takes
 
 _Area = tuple[float, float, float, float]
 
@@ -72,21 +77,35 @@ def draw_detections(
     *,
     min_score: float = 0.5,
     enlarge: int = 1,
-    scores: bool = True,
 ) -> Image.Image:
     """The picture (3, H, W) uint8 with a box, class and score for each detection of at least `min_score`, best on top.
 
     Args:
-        scores: write them too (the ground truth has none).
         enlarge: draw on a copy this many times as large (for small pictures).
     """
     marks = []
     for i in torch.argsort(detections.scores, descending=True):
         if detections.scores[i] >= min_score:
             label = int(detections.labels[i])
-            text = class_names[label - 1] + (f" {float(detections.scores[i]):.2f}" if scores else "")
+            text = f"{class_names[label - 1]} {float(detections.scores[i]):.2f}"
             marks.append(Mark(detections.boxes[i].tolist(), text, class_colour(label)))
     return draw_marks(image, marks, scale=enlarge)
+
+
+def object_marks(
+    class_names: Sequence[str], boxes: Sequence[Sequence[float]], labels: Sequence[int], ignore: Sequence[bool]
+) -> list[Mark]:
+    """The objects of a picture, in the colours of their classes; those to ignore are dashed.
+
+    Args:
+        boxes: of N objects.
+        labels: N, from 1.
+        ignore: N.
+    """
+    return [
+        Mark(box, class_names[label - 1] + " (ignored)" * ignored, class_colour(label), dashed=ignored)
+        for box, label, ignored in zip(boxes, labels, ignore, strict=True)
+    ]
 
 
 def draw_marks(image: Tensor, marks: Sequence[Mark], *, scale: float = 1) -> Image.Image:
@@ -101,6 +120,7 @@ def draw_marks(image: Tensor, marks: Sequence[Mark], *, scale: float = 1) -> Ima
         picture = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 200))
+    marks = [replace(mark, text=printable(mark.text)) for mark in marks]
     boxes = [tuple(float(v) * scale for v in mark.box) for mark in marks]
     for (x1, y1, x2, y2), mark in reversed(list(zip(boxes, marks, strict=True))):
         _draw_box(draw, (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), mark, line)
@@ -178,12 +198,41 @@ def text_colour(background: str) -> str:
     return "black" if _brightness(np.array(ImageColor.getrgb(background)[:3])) > 100 else "white"
 
 
-def grid(pictures: Sequence[Image.Image], columns: int, gap: int = 6) -> Image.Image:
-    """Pictures side by side on white, row by row; cells are as large as the largest."""
-    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
+def grid(
+    pictures: Sequence[Image.Image], columns: int, *, titles: Sequence[str] = (), narrowest: int = 0, gap: int = 6
+) -> Image.Image:
+    """Pictures side by side on white, row by row; cells are as large as the largest.
+
+    Args:
+        titles: of the first pictures, each above its picture; titles of the first row only are those of the columns.
+        narrowest: width of a cell, in pixels, that long titles need.
+        gap: pixels between cells.
+    """
+    width, height = max(narrowest, *(p.width for p in pictures)), max(p.height for p in pictures)
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    titled = -(-len(titles) // columns)  # rows
+    size = (columns * (width + gap) + gap, rows * (height + gap) + titled * TITLE_LINE + gap)
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=TITLE_SIZE)
     for place, picture in enumerate(pictures):
         row, column = divmod(place, columns)
-        sheet.paste(picture, (gap + column * (width + gap), gap + row * (height + gap)))
+        x, y = gap + column * (width + gap), gap + row * (height + gap) + min(row + 1, titled) * TITLE_LINE
+        sheet.paste(picture, (x, y))
+        if place < len(titles):
+            draw.text((x, y - TITLE_LINE), _fit(printable(titles[place]), font, width), fill="black", font=font)
     return sheet
+
+
+def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, room: int) -> str:
+    """The text, cut where it is wider than `room` pixels."""
+    while len(text) > 1 and font.getlength(text) > room:
+        text = text[:-2].rstrip() + "…"
+    return text
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG, whole or not at all. Raises RunFolderError if it can't be written."""
+    try:
+        write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error

@@ -7,14 +7,14 @@ from typing import Any, Literal
 from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
-from backbones.engine.run import write_json
+from backbones.engine.run import refuse_results, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
 from detection.data.readers import for_testing, read_split
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import split_name, voc_results_file, write_coco_results, write_voc_results
+from detection.evaluate.files import results_split, voc_results_file, write_coco_results, write_voc_results
 from detection.inference.detect import detect_in_dataset
 from detection.structures import Detections
 from detection.weights import load_detector
@@ -57,28 +57,12 @@ def evaluate_detector(
     with join_world(device) as world:
         set_determinism(False)
         detector, metadata = load_detector(model[0])
-        shorter, longest = metadata.detector["shorter_side"], metadata.detector["longest_side"]
-        dataset = read_split(
-            data.name,
-            data.root,
-            data.test_split,
-            metadata.classes,
-            bad_boxes=for_testing(data.bad_boxes),
-            drawn_size=shorter,
-            drawn_count=data.test_size,
-            need_annotations=False,
-        )
-        _check_ids(dataset, metadata, data)
-        if not dataset.annotated and not output:
-            raise ConfigError(f"{data.test_split} has no published annotations to score with: write files, by --output")
-        if output:
-            for name in metadata.classes:  # refuses a name that no file can have
-                voc_results_file(output, split_name(data.test_split), name)
+        dataset = _read_data(data, data.test_split, metadata, output)
         detections = detect_in_dataset(
             detector.to(world.device),
             dataset,
-            shorter=shorter,
-            longest=longest,
+            shorter=metadata.detector["shorter_side"],
+            longest=metadata.detector["longest_side"],
             world=world,
             precision=precision,
             workers=workers,
@@ -91,6 +75,28 @@ def evaluate_detector(
         if output:
             _write(Path(output), data.test_split, dataset, detections, results)
             print(f"written to {output}")
+
+
+def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, output: str | None) -> DetectionDataset:
+    """The test split. Refuses one that can't be scored, or whose classes no files can be named after."""
+    dataset = read_split(
+        data.name,
+        data.root,
+        split,
+        metadata.classes,
+        bad_boxes=for_testing(data.bad_boxes),
+        drawn_size=metadata.detector["shorter_side"],
+        drawn_count=data.test_size,
+        need_annotations=False,
+    )
+    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
+        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
+    if not dataset.annotated and not output:
+        raise ConfigError(f"{split} has no published annotations to score with: write files, by --output")
+    if output:
+        for name in metadata.classes:
+            voc_results_file(output, results_split(split), name)
+    return dataset
 
 
 def _say_where_to_score(data: DetectionData) -> str:
@@ -109,7 +115,7 @@ def _write(
     results: dict[str, dict[str, Any]] | None,
 ) -> None:
     write_coco_results(folder / "detections.json", dataset.annotations, detections)
-    write_voc_results(folder, split_name(split), dataset.annotations, detections)
+    write_voc_results(folder, results_split(split), dataset.annotations, detections)
     if results is not None:
         write_json(folder / "results.json", results)
     else:
@@ -118,17 +124,11 @@ def _write(
 
 def _make_folder(folder: Path, overwrite: bool) -> None:
     """Makes the folder before the long work, not after it."""
-    if any((folder / name).exists() for name in ("results.json", "detections.json")) and not overwrite:
-        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    refuse_results(folder, ["results.json", "detections.json"], overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
-
-
-def _check_ids(dataset: DetectionDataset, metadata: WeightsMetadata, data: DetectionData) -> None:
-    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
-        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """Scores files of detections; see `--help`."""
 
-from detection.evaluate.score import main
+from detection.score import main
 
 if __name__ == "__main__":
     main()

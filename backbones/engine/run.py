@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -212,6 +212,16 @@ def check_writable(path: Path) -> None:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
     if path.is_dir():
         raise RunFolderError(f"{path}: is a folder; name a file")
+
+
+def refuse_results(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Keeps a command from replacing results that nobody told it to replace.
+
+    Raises:
+        RunFolderError: the folder holds a file of one of the names, and `overwrite` is false.
+    """
+    if not overwrite and any((folder / name).exists() for name in names):
+        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
 
 
 def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:

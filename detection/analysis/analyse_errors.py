@@ -7,12 +7,12 @@ from pathlib import Path
 from backbones.analysis.figures import check_figure, save_figure
 from backbones.cli import run_command
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import write_json
-from backbones.errors import RunFolderError
+from backbones.engine.run import refuse_results, write_json
 from detection.analysis.error_figure import draw_errors
 from detection.analysis.error_tables import class_table, explain, run_table
-from detection.analysis.runs import read_runs, read_truth
-from detection.analysis.tide import ErrorAnalysis, analyse_errors
+from detection.analysis.runs import read_runs
+from detection.analysis.tide import ErrorAnalysis, find_errors
+from detection.evaluate.inputs import read_truth
 
 
 def analyse(
@@ -40,12 +40,11 @@ def analyse(
         split: the split of a VOC year folder.
         overwrite: replace results that the folder holds.
     """
-    if (output / "errors.json").exists() and not overwrite:
-        raise RunFolderError(f"{output} holds results already: replace them with --overwrite or name another folder")
+    refuse_results(output, ["errors.json"], overwrite)
     figure = check_figure(str(output / "errors.png"))
     truth = read_truth(annotations, split).annotations
     runs = read_runs(annotations, split, truth, detections, names)
-    analyses = {run.name: analyse_errors(truth, run.detections) for run in runs}
+    analyses = {run.name: find_errors(truth, run.detections) for run in runs}
     text = "\n\n".join([run_table(analyses), class_table(analyses, truth), *explain(analyses)])
     write_json(output / "errors.json", [_record(run.path, run.name, analyses[run.name]) for run in runs])
     write_atomically(output / "errors.md", lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))

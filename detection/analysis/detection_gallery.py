@@ -1,18 +1,17 @@
 """The command `detection_gallery`: pictures with ground truth beside what runs found, as sheets and a page."""
 
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import check_writable
-from backbones.errors import ConfigError, RunFolderError
+from backbones.engine.run import check_writable, refuse_results
+from backbones.errors import ConfigError
 from backbones.progress import progress_bar
-from detection.analysis.gallery import (
+from detection.analysis.gallery_sheet import (
     MEANINGS,
     Counts,
     count_by_picture,
@@ -24,8 +23,10 @@ from detection.analysis.gallery import (
     rows_of,
 )
 from detection.analysis.outcomes import Outcomes
-from detection.analysis.runs import read_runs, read_truth
+from detection.analysis.runs import read_runs
 from detection.data.annotations import Annotations
+from detection.drawing import save_picture
+from detection.evaluate.inputs import read_truth
 
 _STYLE = """body { font-family: sans-serif; margin: 1.5em; color: #222; }
 img { max-width: 100%; border: 1px solid #ccc; }
@@ -67,8 +68,7 @@ def make_gallery(
     if count < 1:
         raise ConfigError(f"count {count}: give 1 or more")
     page = output / "index.html"
-    if page.exists() and not overwrite:
-        raise RunFolderError(f"{output} holds a gallery already: replace it with --overwrite or name another folder")
+    refuse_results(output, [page.name], overwrite)
     check_writable(page)
     dataset = read_truth(annotations, split, images=images, need_pictures=True)
     truth = dataset.annotations
@@ -83,7 +83,7 @@ def make_gallery(
         titles = ["ground truth", *(f"{name}: {_summary(each)}" for name, each in here.items())]
         sheet = draw_sheet(dataset.load_image(index), index, truth, outcomes, titles)
         file = f"picture-{place:03d}.png"
-        _save(sheet, output / file)
+        save_picture(sheet, output / file)
         sections.append(_section(file, index, truth, outcomes, here))
     how = "those in which the runs' F1 is furthest apart, the furthest first" if differing else "in even steps"
     text = f"{len(chosen)} of {len(truth)} pictures, {how}; detections with a score of {min_score:g} or more."
@@ -91,11 +91,9 @@ def make_gallery(
     print(f"{text}\nwritten to {page}")
 
 
-def _save(sheet: Image.Image, path: Path) -> None:
-    try:
-        write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
-    except OSError as error:
-        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
+def _escape(text: str) -> str:
+    """Names as a page can show them: they may come from foreign files."""
+    return escape_html(printable(text))
 
 
 def _summary(counts: Counts) -> str:
@@ -106,7 +104,7 @@ def _page(text: str, sections: Sequence[str]) -> str:
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Detections</title>',
-            f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<h1>Detections</h1>\n<p>{escape(text)}</p>",
+            f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<h1>Detections</h1>\n<p>{_escape(text)}</p>",
             *sections,
             "</body>\n</html>\n",
         ]
@@ -116,16 +114,16 @@ def _page(text: str, sections: Sequence[str]) -> str:
 def _section(
     file: str, index: int, truth: Annotations, outcomes: dict[str, Outcomes], counts: dict[str, Counts]
 ) -> str:
-    identity = escape(str(truth.image_ids[index]))
+    identity = _escape(str(truth.image_ids[index]))
     height, width = truth.sizes[index].tolist()
     lines = [
         f"<section>\n<h2>{identity} ({width} x {height})</h2>",
         f'<a href="{file}"><img src="{file}" alt="objects and detections of {identity}" loading="lazy"></a>\n<ul>',
-        f"<li>ground truth: {escape(', '.join(_objects(truth, index)) or 'no objects')}</li>",
+        f"<li>ground truth: {_escape(', '.join(_objects(truth, index)) or 'no objects')}</li>",
     ]
     for name, each in outcomes.items():
-        found = "".join(f"<li>{escape(line)}</li>" for line in _captions(truth, each, index))
-        summary = f"{escape(name)}: {_summary(counts[name])}"
+        found = "".join(f"<li>{_escape(line)}</li>" for line in _captions(truth, each, index))
+        summary = f"{_escape(name)}: {_summary(counts[name])}"
         lines.append(f"<li><details><summary>{summary}</summary><ul>{found}</ul></details></li>")
     return "\n".join([*lines, "</ul>\n</section>"])
 

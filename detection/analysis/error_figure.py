@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
+from backbones.data.findings import printable
 from detection.analysis.error_tables import Analyses, sorted_by_gain
 from detection.analysis.tide import ERROR_TYPES, SPECIAL_TYPES
 
@@ -58,7 +59,7 @@ def _draw_costs(axes: Axes, analyses: Analyses) -> None:
             values,
             width,
             color=COLOURS[number % len(COLOURS)],
-            label=literal(f"{name} ({ap})"),
+            label=literal(printable(f"{name} ({ap})")),
         )
         axes.bar_label(bars, fmt="%.1f", padding=3, fontsize="small")
     axes.set_yticks(places, types)
@@ -78,7 +79,9 @@ def _draw_classes(axes: Axes, analyses: Analyses, classes: list[str]) -> None:
         axes.hlines(places, aps.min(axis=0), aps.max(axis=0), color="0.75", linewidth=2, zorder=1)
     for number, row in enumerate(aps):
         axes.scatter(row, places, s=34, color=COLOURS[number % len(COLOURS)], zorder=2)
-    axes.set_yticks(places, [literal(name) for name in classes], fontsize="small" if len(classes) > 12 else "medium")
+    axes.set_yticks(
+        places, [literal(printable(name)) for name in classes], fontsize="small" if len(classes) > 12 else "medium"
+    )
     axes.set_ylim(len(classes) - 0.5, -0.5)
     clear_frame(axes)
     axes.set_xlim(-2, 102)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from backbones.data.findings import printable
 from backbones.markdown import format_table
 from detection.analysis.tide import ERROR_TYPES, SPECIAL_TYPES, ErrorAnalysis, Errors
 from detection.data.annotations import Annotations
@@ -68,10 +69,10 @@ def _compare(first: str, base: ErrorAnalysis, name: str, other: ErrorAnalysis) -
     lost = f"it loses {', and '.join(sides)}" if sides else "no type of error costs it more or less"
     by_class = {k: _ap(other, k) - _ap(base, k) for k in classes_with_objects({name: other})}
     best, worst = max(by_class, key=by_class.__getitem__), min(by_class, key=by_class.__getitem__)
-    classes = f" By class the difference is largest for {best} ({by_class[best]:+.1f})"
-    classes += f" and smallest for {worst} ({by_class[worst]:+.1f})." if worst != best else "."
+    classes = f" By class the difference is largest for {_cell(best)} ({by_class[best]:+.1f})"
+    classes += f" and smallest for {_cell(worst)} ({by_class[worst]:+.1f})." if worst != best else "."
     beside = f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'}" if gain else "the same as"
-    return f"AP50 of {name} is {beside} {first}'s: {lost} (in dAP, which does not add up).{classes}"
+    return f"AP50 of {_cell(name)} is {beside} {_cell(first)}'s: {lost} (in dAP, which does not add up).{classes}"
 
 
 def classes_with_objects(analyses: Analyses) -> list[str]:
@@ -105,5 +106,5 @@ def _numbers(errors: Errors | None) -> list[str]:
 
 
 def _cell(name: str) -> str:
-    """A name that can't break a table."""
-    return " ".join(name.replace("|", "/").split())
+    """A name that can't break a table, nor a terminal."""
+    return printable(" ".join(name.replace("|", "/").split()))

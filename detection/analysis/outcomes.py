@@ -4,7 +4,6 @@ Where the paper leaves something open (ties, ignored objects, which of two error
 authors' package `tidecv` 1.0.1.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,22 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
-from detection.evaluate.arrays import (
-    Floats,
-    Indices,
-    box_areas,
-    flatten,
-    intersections,
-    pair_up,
-    position_in_run,
-    run_starts,
-)
+from detection.evaluate.arrays import DetectionTable, Floats, Indices, position_in_run
+from detection.evaluate.matching import Pairs, best_overlaps, choose_objects, overlapping_pairs, rounds_of
 from detection.structures import Detections
 
 FOREGROUND_IOU = 0.5  # t_f
 BACKGROUND_IOU = 0.1  # t_b
 MAX_DETECTIONS = 100  # of a picture, all classes together
-_CHUNK = 2**16  # detections at a time, so that pairs of boxes that have nothing in common take no lasting memory
 
 
 class Kind(IntEnum):
@@ -69,28 +59,29 @@ class Outcomes:
     missed: NDArray[np.bool_]
 
 
-def find_outcomes(annotations: Annotations, detections: Sequence[Detections]) -> Outcomes:
+def find_outcomes(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> Outcomes:
     """Says of every detection whether it is right, and what is wrong if not.
 
     Args:
         annotations: the objects of N pictures; ignored ones (crowd, difficult) can't be found, and a detection of
             which more than half lies in one of its class is ignored unless it found something.
-        detections: N, in the order of `annotations`.
+        detections: N, in the order of `annotations`, or a table.
     """
-    images, boxes, scores, labels = flatten(detections, len(annotations))
-    order = np.lexsort((-scores, images))
-    order = order[position_in_run(images[order]) < MAX_DETECTIONS]
-    images, boxes, scores, labels = images[order], boxes[order], scores[order], labels[order]
+    table = DetectionTable.of(detections, len(annotations))
+    table = table.where(np.lexsort((-table.scores, table.images)))
+    table = table.where(position_in_run(table.images) < MAX_DETECTIONS)
+    images, labels = table.images, table.labels
 
-    pairs = _overlapping_pairs(images, boxes, annotations)
+    pairs = overlapping_pairs(images, table.boxes, annotations.images, annotations.boxes, crowd=annotations.ignore)
     same = labels[pairs.detections] == annotations.labels[pairs.objects]
     crowd = annotations.ignore[pairs.objects]
-    matched = _match(pairs.where(same & ~crowd & (pairs.iou >= FOREGROUND_IOU)), images, labels)
+    groups = images * (len(annotations.class_names) + 1) + labels
+    matched = _match(pairs.where(same & ~crowd & (pairs.iou >= FOREGROUND_IOU)), groups)
     ignored = np.zeros(len(images), dtype=bool)
     ignored[pairs.detections[same & crowd & (pairs.iou > FOREGROUND_IOU)]] = True
 
-    own, own_iou = _best(pairs.where(same & ~crowd), len(images))
-    other, other_iou = _best(pairs.where(~same & ~crowd), len(images))
+    own, own_iou = best_overlaps(pairs.where(same & ~crowd), len(images))
+    other, other_iou = best_overlaps(pairs.where(~same & ~crowd), len(images))
     cases = {
         Kind.FOUND: matched >= 0,
         Kind.LOCALISATION: (own_iou >= BACKGROUND_IOU) & (own_iou <= FOREGROUND_IOU),
@@ -111,71 +102,20 @@ def find_outcomes(annotations: Annotations, detections: Sequence[Detections]) ->
     mends[claims[first]] = True
     missed = ~found & ~annotations.ignore
     missed[claimed] = False
-    return Outcomes(
-        images, boxes, scores, labels, kinds, ignored & (kinds != Kind.FOUND), objects, mends, found, missed
-    )
+    ignored &= kinds != Kind.FOUND
+    return Outcomes(images, table.boxes, table.scores, labels, kinds, ignored, objects, mends, found, missed)
 
 
-@dataclass
-class _Pairs:
-    """Detections and objects that overlap; detections ascend, and so do the objects of each."""
-
-    detections: Indices
-    objects: Indices
-    iou: Floats
-
-    def where(self, chosen: NDArray[np.bool_]) -> "_Pairs":
-        return _Pairs(self.detections[chosen], self.objects[chosen], self.iou[chosen])
-
-
-def _overlapping_pairs(images: Indices, boxes: Floats, annotations: Annotations) -> _Pairs:
-    """All pairs in a picture; the "IoU" with an ignored object is the share of the detection that lies in it."""
-    owners, object_areas, areas = annotations.images, box_areas(annotations.boxes), box_areas(boxes)
-    parts = []
-    for start in range(0, len(images), _CHUNK):
-        detection, item = pair_up(images[start : start + _CHUNK], owners)
-        detection += start
-        common = intersections(boxes[detection], annotations.boxes[item])
-        near = common > 0
-        detection, item, common = detection[near], item[near], common[near]
-        union = areas[detection] + np.where(annotations.ignore[item], 0, object_areas[item] - common)
-        parts.append((detection, item, common / union))
-    if not parts:
-        return _Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
-    return _Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _best(pairs: _Pairs, count: int) -> tuple[Indices, Floats]:
-    """The object (-1: none) that each of `count` detections overlaps most, the first among equals, and the IoU."""
-    best, best_iou = np.full(count, -1), np.zeros(count)
-    if len(pairs.iou):
-        starts = run_starts(pairs.detections)
-        best_iou[pairs.detections[starts]] = np.maximum.reduceat(pairs.iou, starts)
-        top = pairs.where(pairs.iou == best_iou[pairs.detections])
-        first = run_starts(top.detections)
-        best[top.detections[first]] = top.objects[first]
-    return best, best_iou
-
-
-def _match(pairs: _Pairs, images: Indices, labels: Indices) -> Indices:
+def _match(pairs: Pairs, groups: Indices) -> Indices:
     """The object (-1: none) that each detection finds, out of pairs of one class that are near enough.
 
-    The best detection chooses first, among the objects still free: that of the highest IoU, the first among equals.
-    All pictures and classes advance together, a detection of each at a time, as in COCO's evaluation.
+    A detection chooses the object of the highest IoU, the first among equals.
     """
-    candidates = pairs.detections[run_starts(pairs.detections)]
-    by_group = candidates[np.lexsort((candidates, labels[candidates], images[candidates]))]
-    rounds = np.zeros(len(images), dtype=np.int64)
-    rounds[by_group] = position_in_run(images[by_group] * (labels.max(initial=0) + 1) + labels[by_group])
-    order = np.lexsort((-pairs.objects, pairs.iou, pairs.detections, rounds[pairs.detections]))
-    detections, objects = pairs.detections[order], pairs.objects[order]
-    matched = np.full(len(images), -1)
-    free = np.ones(pairs.objects.max(initial=-1) + 1, dtype=bool)
-    bounds = [*run_starts(rounds[detections]).tolist(), len(detections)]
-    for start, end in itertools.pairwise(bounds):
-        places = np.where(free[objects[start:end]], np.arange(start, end), -1)
-        choice = np.maximum.reduceat(places, run_starts(detections[start:end]))
-        choice = choice[choice >= 0]
-        free[objects[choice]] = False
-        matched[detections[choice]] = objects[choice]
+    rounds = rounds_of(pairs, groups)
+    order = np.lexsort((-pairs.objects, pairs.iou, pairs.detections, rounds))
+    near = np.ones((1, len(order)), dtype=bool)
+    no_crowd = np.zeros(pairs.objects.max(initial=-1) + 1, dtype=bool)
+    matched = np.full(len(groups), -1)
+    for _, detection, item in choose_objects(pairs.where(order), rounds[order], near, no_crowd):
+        matched[detection] = item
     return matched

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from detection.analysis.outcomes import Kind, Outcomes, find_outcomes
 from detection.data.annotations import Annotations
-from detection.evaluate.arrays import Floats, Indices
+from detection.evaluate.arrays import DetectionTable, Floats, Indices
+from detection.evaluate.matching import precision_at
 from detection.structures import Detections
 
 ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -54,12 +55,12 @@ class ErrorAnalysis:
     counts: dict[str, int]
 
 
-def analyse_errors(annotations: Annotations, detections: Sequence[Detections]) -> ErrorAnalysis:
+def find_errors(annotations: Annotations, detections: Sequence[Detections] | DetectionTable) -> ErrorAnalysis:
     """AP at an IoU of 0.5 and what each type of error takes from it, of all classes and of each.
 
     Args:
         annotations: the objects of N pictures; ignored ones (crowd, difficult) as in `find_outcomes`.
-        detections: N, in the order of `annotations`. Of equal scores the earlier counts as higher.
+        detections: N, in the order of `annotations`, or a table. Of equal scores the earlier counts as higher.
 
     A class whose objects were all missed and that has no detection drops out of the mean once misses are mended; its
     own dAP is then all that it lacks.
@@ -135,9 +136,5 @@ def _average_precisions(labels: Indices, right: NDArray[np.bool_], objects: Indi
         if not objects[k]:
             ap[k] = np.nan if start == end else 0
             continue
-        places = np.flatnonzero(right[start:end])
-        found = np.arange(1, len(places) + 1)
-        best = np.maximum.accumulate((found / (places + 1))[::-1])[::-1]
-        reached = np.searchsorted(found / objects[k], RECALLS)
-        ap[k] = 100 * np.append(best, 0)[reached].mean()
+        ap[k] = 100 * precision_at(RECALLS, np.flatnonzero(right[start:end]), objects[k]).mean()
     return ap

@@ -11,7 +11,7 @@ from typing import Any
 
 from detection.data.coco import read_coco
 from detection.evaluate.coco import COCO_METRICS, coco_metrics
-from detection.evaluate.files import read_coco_table
+from detection.evaluate.files import read_coco_results
 
 Numbers = list[float | None]
 
@@ -19,7 +19,7 @@ Numbers = list[float | None]
 def ours(truth: Path, found: Path) -> Numbers:
     """The twelve numbers, in 0..1; None for one that does not exist."""
     annotations = read_coco(None, truth, bad_boxes="keep").annotations
-    numbers = coco_metrics(annotations, read_coco_table(found, annotations))
+    numbers = coco_metrics(annotations, read_coco_results(found, annotations))
     return [None if numbers[name] is None else numbers[name] / 100 for name in COCO_METRICS]
 
 

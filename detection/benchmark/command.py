@@ -3,9 +3,10 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from backbones.benchmark.cifar_part import DEFAULT_NETS, CifarOptions, benchmark
 from backbones.benchmark.limits import Limits, probe_limits
 from backbones.benchmark.machine import describe_machine
 from backbones.benchmark.measure import Plan, pinned
-from backbones.benchmark.report import format_rows, merge
+from backbones.benchmark.report import PartReport, format_rows, merge
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, write_json
@@ -97,10 +98,13 @@ def benchmark(
     cifar = CifarOptions(nets, list(variants), root, batch_size, jobs, curve, seed)
     cifar = full_options(cifar, where) if full else cifar
     coco = CocoOptions(_chosen(pictures, 5000 if full else 1000), seed)
-    if "cifar" in parts:
-        check_cifar(cifar)
-    if "coco" in parts:
-        check_coco(coco)
+    every = {
+        "cifar": _Part(partial(check_cifar, cifar), partial(_run_cifar, cifar, plan, where, threads)),
+        "coco": _Part(partial(check_coco, coco), partial(_run_coco, coco, rounds)),
+    }
+    chosen = [every[name] for name in dict.fromkeys(parts)]
+    for part in chosen:
+        part.check()
     if output:
         check_writable(Path(output))
 
@@ -111,22 +115,43 @@ def benchmark(
     facts |= describe_machine() | {"device": where.type, "threads": threads, "plan": asdict(plan)}
     reports = []
     with pinned(threads):
-        for part in dict.fromkeys(parts):
-            if part == "cifar":
-                limits = probe_limits(where)
-                print(_describe(where, threads, plan, limits), flush=True)
-                reports.append(benchmark_cifar(cifar, plan=plan, device=where, threads=threads, limits=limits))
-                facts |= {"limits": asdict(limits), "cifar_options": asdict(cifar)}
-            else:
-                print(f"{coco.pictures:,} pictures with 100 detections each, {rounds} round(s) of each way", flush=True)
-                reports.append(benchmark_coco(coco, rounds=rounds))
-                facts["coco_options"] = asdict(coco)
+        for part in chosen:
+            report, more = part.run()
+            reports.append(report)
+            facts |= more
     report = merge(reports)
     print("\n".join(["", format_rows(report.rows), *(f"\n{text}" for text in report.texts)]))
     for message in report.messages:
         print(message)
     if output:
         write_json(Path(output), facts | report.to_json())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the benchmark.
+
+    Args:
+        check: refuses what can be refused before anything is measured.
+        run: measures, and gives its report and facts for the JSON file.
+    """
+
+    check: Callable[[], None]
+    run: Callable[[], tuple[PartReport, dict[str, Any]]]
+
+
+def _run_cifar(
+    options: CifarOptions, plan: Plan, device: torch.device, threads: int
+) -> tuple[PartReport, dict[str, Any]]:
+    limits = probe_limits(device)
+    print(_describe(device, threads, plan, limits), flush=True)
+    report = benchmark_cifar(options, plan=plan, device=device, threads=threads, limits=limits)
+    return report, {"limits": asdict(limits), "cifar_options": asdict(options)}
+
+
+def _run_coco(options: CocoOptions, rounds: int) -> tuple[PartReport, dict[str, Any]]:
+    print(f"{options.pictures:,} pictures with 100 detections each, {rounds} round(s) of each way", flush=True)
+    return benchmark_coco(options, rounds=rounds), {"coco_options": asdict(options)}
 
 
 def _chosen(value: int | None, default: int) -> int:

@@ -26,23 +26,37 @@ _OUTLINE = re.compile(
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, with None for the outlines of objects. Raises DataError if it can't be parsed."""
+    """The content of a JSON file, with None for the outlines of objects. Raises DataError if it can't be parsed.
+
+    Outlines are not looked at: one with a comma too many or a broken number passes, too.
+    """
     try:
         # Outlines are most of a COCO file, and nothing here needs them: without, it is parsed in a third of the time.
         # No string holds such text: in strings there is a backslash before each quote.
-        text = _OUTLINE.sub(b'"segmentation":null', path.read_bytes())
+        text, outlines = _OUTLINE.subn(b'"segmentation":null', path.read_bytes())
         with without_collection():
-            try:
-                return orjson.loads(text)
-            except orjson.JSONDecodeError:
-                # Python's own parser says more of what is wrong, and takes NaN, which is named with its entry later.
-                return json.loads(text.decode("utf-8"))
+            return _parse(text, path, whole=not outlines)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except RecursionError as error:
         raise DataError(f"{path}: nested too deep to be read") from error
     except (OSError, ValueError) as error:  # ValueError: JSON, encoding, and numbers of thousands of digits
         raise DataError(f"{path}: not a JSON file that can be read ({error})") from error
+
+
+def _parse(text: bytes, path: Path, *, whole: bool) -> Any:
+    """The content of a text that is a file, or what was left of it; errors name places in the file."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    # Python's own parser says more of what is wrong, and takes NaN, which is named with its entry later.
+    try:
+        return json.loads(text.decode("utf-8"))
+    except ValueError:
+        if whole:
+            raise
+        return json.loads(path.read_bytes().decode("utf-8"))
 
 
 @contextmanager
@@ -66,6 +80,8 @@ def column_of_ids(entries: list, key: str, types: tuple[type, ...], describe: De
     for row, value in enumerate(values):
         if type(value) not in types:
             wanted = " or ".join({int: "a whole number", str: "a string"}[t] for t in types)
+            if type(value) is float and abs(value) >= 2**63:  # as what orjson takes a whole number of that size
+                wanted += " of at most 64 bits"
             raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not {wanted}")
     return values
 

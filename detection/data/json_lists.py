@@ -10,6 +10,8 @@ from backbones.errors import DataError
 from detection.data.json_columns import read_json
 
 BLOCK = 2**20  # bytes
+MOST = 8  # blocks without the end of an entry, before the file is read whole
+_SPACE = b" \t\r\n"  # as JSON has it
 
 
 def read_json_list(path: Path) -> Iterator[list[Any]]:
@@ -26,7 +28,7 @@ def read_json_list(path: Path) -> Iterator[list[Any]]:
                 done += len(entries)
         return
     except (OSError, ValueError):
-        pass  # no such file, not a list of plain objects, NaN, or no JSON at all: reading it whole decides, and says so
+        pass  # no file, not a list of (not too long) objects, NaN, no JSON: reading it whole decides, and says so
     everything = read_json(path)
     if not isinstance(everything, list):
         raise DataError(f"{path}: not a JSON list of detections, as a COCO results file is")
@@ -34,24 +36,23 @@ def read_json_list(path: Path) -> Iterator[list[Any]]:
 
 
 def _parts(file: BinaryIO) -> Iterator[list[Any]]:
-    """Cuts a list wherever an object ends. Raises ValueError where this can't be done.
-
-    Braces in strings or inside of objects do no harm: a part that is cut there is no JSON.
-    """
-    text = file.read(BLOCK).lstrip()
+    """Cuts a list wherever an object ends. Raises ValueError where this can't be done."""
+    text = file.read(BLOCK).lstrip(_SPACE)
     if text[:1] != b"[":
         raise ValueError("not a list")
     text, first = text[1:], True
     while block := file.read(BLOCK):
-        end = text.rfind(b"}") + 1
+        entries, end = _whole_entries(text)
         if not end:
+            if len(text) > MOST * BLOCK:
+                raise ValueError("no end of an entry")
             text += block
             continue
-        yield orjson.loads(b"[" + text[:end] + b"]")
+        yield entries
         first = False
-        text = (text[end:] + block).lstrip()
+        text = (text[end:] + block).lstrip(_SPACE)
         if text[:1] != b",":  # then this was the last one
-            if (text + file.read()).strip() != b"]":
+            if (text + file.read()).strip(_SPACE) != b"]":
                 raise ValueError("no comma between two objects")
             return
         text = text[1:]
@@ -59,3 +60,15 @@ def _parts(file: BinaryIO) -> Iterator[list[Any]]:
     if not entries and not first:
         raise ValueError("nothing after a comma")
     yield entries
+
+
+def _whole_entries(text: bytes) -> tuple[list[Any], int]:
+    """The entries that a text begins with, and where they end: 0 if the last brace is none of an entry's end.
+
+    It may stand in a string or in an object inside of another: the text to there is no JSON.
+    """
+    end = text.rfind(b"}") + 1
+    try:
+        return orjson.loads(b"[" + text[:end] + b"]"), end
+    except orjson.JSONDecodeError:
+        return [], 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detection.structures import Detections
 
@@ -32,39 +33,31 @@ class DetectionTable:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @classmethod
+    def of(cls, detections: "Sequence[Detections] | DetectionTable", count: int) -> "DetectionTable":
+        """The detections of `count` pictures, one item a picture, as a table; a table as it is.
 
-def flatten(detections: Sequence[Detections] | DetectionTable, count: int) -> tuple[Indices, Floats, Floats, Indices]:
-    """The detections of all pictures, in order.
+        Raises:
+            ValueError: there are not `count` items.
+        """
+        if isinstance(detections, DetectionTable):
+            return detections
+        if len(detections) != count:
+            raise ValueError(f"detections of {len(detections)} pictures for annotations of {count}")
+        return cls(
+            images=np.repeat(np.arange(count), [len(d) for d in detections]),
+            boxes=_joined([d.boxes.reshape(-1, 4).double() for d in detections], np.zeros((0, 4))),
+            scores=_joined([d.scores.double() for d in detections], np.zeros(0)),
+            labels=_joined([d.labels.long() for d in detections], np.zeros(0, dtype=np.int64)),
+        )
 
-    Args:
-        detections: one item a picture, or a table.
-        count: how many pictures there are.
-
-    Returns:
-        The index of the picture (D,), boxes (D, 4), scores (D,) and labels (D,) of each detection.
-
-    Raises:
-        ValueError: there are not `count` items.
-    """
-    if isinstance(detections, DetectionTable):
-        return detections.images, detections.boxes, detections.scores, detections.labels
-    if len(detections) != count:
-        raise ValueError(f"detections of {len(detections)} pictures for annotations of {count}")
-    if not count:
-        return np.zeros(0, dtype=np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64)
-    images = np.repeat(np.arange(count), [len(d) for d in detections])
-    boxes = torch.cat([d.boxes.reshape(-1, 4).double() for d in detections]).cpu().numpy()
-    scores = torch.cat([d.scores.double() for d in detections]).cpu().numpy()
-    labels = torch.cat([d.labels.long() for d in detections]).cpu().numpy()
-    return images, boxes, scores, labels
+    def where(self, chosen: NDArray[np.bool_] | Indices) -> "DetectionTable":
+        """The detections that a mask (D,) or indices choose, in that order."""
+        return DetectionTable(self.images[chosen], self.boxes[chosen], self.scores[chosen], self.labels[chosen])
 
 
-def split(table: DetectionTable, count: int) -> list[Detections]:
-    """The detections of each of `count` pictures, best score first, equal ones in the order of the table."""
-    order = np.lexsort((-table.scores, table.images))
-    ends = np.searchsorted(table.images[order], np.arange(1, count))
-    columns = (np.split(values[order], ends) for values in (table.boxes, table.scores, table.labels))
-    return [Detections(*(torch.from_numpy(v) for v in row)) for row in zip(*columns, strict=True)][:count]
+def _joined(parts: list[Tensor], nothing: NDArray) -> NDArray:
+    return torch.cat(parts).cpu().numpy() if parts else nothing
 
 
 def pair_up(detection_groups: Indices, object_groups: Indices) -> tuple[Indices, Indices]:

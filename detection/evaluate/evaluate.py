@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from backbones.data.findings import printable
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS, coco_metrics
@@ -54,12 +55,13 @@ def _class_table(results: dict[str, dict[str, Any]]) -> list[str]:
         if name in results:
             means[name], columns[name] = results[name]["mAP"], results[name]["per_class"]
     first = next(iter(columns.values()), {})
-    width = max(map(len, ["AP in %", *first])) + 2
+    shown = {label: printable(label) for label in first}  # foreign files may hold anything
+    width = max(map(len, ["AP in %", *shown.values()])) + 2
     rows = [("mAP", list(means.values()))]
-    rows += [(label, [column[label] for column in columns.values()]) for label in first]
+    rows += [(shown[label], [column[label] for column in columns.values()]) for label in first]
     lines = [f"{'AP in %':<{width}}" + "".join(f"{name:>8}" for name in columns)]
     lines += [f"{label:<{width}}" + "".join(f"{_number(value):>8}" for value in values) for label, values in rows]
-    absent = [label for label, value in first.items() if value is None]
+    absent = [shown[label] for label, value in first.items() if value is None]
     if absent:
         named = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
         lines.append(f"no object that counts, so left out of the mean: {len(absent)} of {len(first)} classes: {named}")

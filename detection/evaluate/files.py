@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
 from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
 from detection.data.json_lists import read_json_list
-from detection.evaluate.arrays import DetectionTable, Floats, Indices, flatten, split
-from detection.evaluate.lookup import Lookup
+from detection.evaluate.arrays import DetectionTable, Floats, Indices
+from detection.evaluate.listed_ids import ListedIds
 from detection.structures import Detections
 
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
+_ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
 
 
 def write_coco_results(path: str | Path, annotations: Annotations, detections: Iterable[Detections]) -> None:
@@ -51,12 +53,7 @@ def write_coco_results(path: str | Path, annotations: Annotations, detections: I
     write_atomically(Path(path), write)
 
 
-def read_coco_results(path: str | Path, annotations: Annotations) -> list[Detections]:
-    """The same as `read_coco_table`, by picture and best score first."""
-    return split(read_coco_table(path, annotations), len(annotations))
-
-
-def read_coco_table(path: str | Path, annotations: Annotations) -> DetectionTable:
+def read_coco_results(path: str | Path, annotations: Annotations) -> DetectionTable:
     """Detections from COCO's results JSON, float64, in the order of the file.
 
     Raises:
@@ -64,22 +61,22 @@ def read_coco_table(path: str | Path, annotations: Annotations) -> DetectionTabl
             number that is none, or a box of negative size.
     """
     file = Path(path)
-    images = Lookup("image_id", annotations.image_ids)
-    categories = Lookup("category_id", annotations.category_ids)
+    images = ListedIds("image_id", annotations.image_ids)
+    categories = ListedIds("category_id", annotations.category_ids)
     columns: list[tuple[Indices, Floats, Floats, Indices]] = []
     count = 0
     with without_collection():
         for entries in read_json_list(file):
             columns.append(_coco_columns(entries, images, categories, f"{file}: detection number", count))
             count += len(entries)
-    for lookup in (images, categories):
-        lookup.refuse_unknown(lambda row: f"{file}: detection number {row + 1}", count)
+    for listed in (images, categories):
+        listed.refuse_unknown(lambda row: f"{file}: detection number {row + 1}", count)
     owners, boxes, scores, classes = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     return DetectionTable(owners, boxes, scores, classes + 1)
 
 
 def _coco_columns(
-    entries: list[Any], images: Lookup, categories: Lookup, name: str, start: int
+    entries: list[Any], images: ListedIds, categories: ListedIds, name: str, start: int
 ) -> tuple[Indices, Floats, Floats, Indices]:
     """Pictures, boxes, scores and classes of some entries of a results file; `start` come before them."""
 
@@ -98,16 +95,25 @@ def _coco_columns(
     return owners, boxes, scores, classes
 
 
-def split_name(split: str) -> str:
+def results_split(split: str) -> str:
     """How VOC's result files name a split: without its year."""
     return "+".join(part.strip().rpartition("/")[2] for part in split.split("+"))
 
 
 def voc_results_file(folder: str | Path, split_name: str, class_name: str) -> Path:
     """The file of a class in a folder of VOC results. Raises DataError if the class's name can't be in a file name."""
-    if "/" in class_name or "\0" in class_name:
-        raise DataError(f"class '{class_name}': there can't be a file of that name")
+    if not set("/\0").isdisjoint(class_name) or not _can_be_encoded(class_name):
+        raise DataError(f"class '{printable(class_name)}': there can't be a file of that name")
     return Path(folder) / f"comp4_det_{split_name}_{class_name}.txt"
+
+
+def _can_be_encoded(text: str) -> bool:
+    """JSON may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_voc_results(
@@ -117,24 +123,19 @@ def write_voc_results(
 
     Corners are one-based and inclusive, as VOC's are: xmin is x1 + 1.
     """
-    images, boxes, scores, labels = flatten(detections, len(annotations))
-    corners = boxes + ONE_BASED
+    table = DetectionTable.of(detections, len(annotations))
+    corners = table.boxes + ONE_BASED
     Path(folder).mkdir(parents=True, exist_ok=True)
     for label, name in enumerate(annotations.class_names, 1):
-        rows = np.flatnonzero(labels == label)
-        numbers = np.concatenate([scores[rows, None], corners[rows]], axis=1).tolist()
-        pairs = zip(images[rows].tolist(), numbers, strict=True)
+        rows = np.flatnonzero(table.labels == label)
+        numbers = np.concatenate([table.scores[rows, None], corners[rows]], axis=1).tolist()
+        pairs = zip(table.images[rows].tolist(), numbers, strict=True)
         lines = [" ".join([str(annotations.image_ids[image]), *map(repr, row)]) + "\n" for image, row in pairs]
         path = voc_results_file(folder, split_name, name)
         write_atomically(path, partial(Path.write_text, data="".join(lines), encoding="utf-8"))
 
 
-def read_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> list[Detections]:
-    """The same as `read_voc_table`, by picture and best score first."""
-    return split(read_voc_table(folder, split_name, annotations), len(annotations))
-
-
-def read_voc_table(folder: str | Path, split_name: str, annotations: Annotations) -> DetectionTable:
+def read_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> DetectionTable:
     """Detections from a folder of VOC results files, one a class, float64, each class in the order of its file.
 
     Raises:
@@ -145,20 +146,20 @@ def read_voc_table(folder: str | Path, split_name: str, annotations: Annotations
     if missing:
         raise DataError(
             f"{folder}: no file for {len(missing)} of {len(paths)} classes (each needs one; it may be empty): "
-            f"{', '.join(missing)}{_other_names(folder, missing)}"
+            f"{printable(', '.join(missing) + _other_names(folder, missing))}"
         )
-    lookup = Lookup("image", [str(image_id) for image_id in annotations.image_ids], of="the split")
+    listed = ListedIds("image", [str(image_id) for image_id in annotations.image_ids], of="the split")
     images: list[Indices] = []
     labels: list[Indices] = []
     numbers: list[tuple[float, ...]] = []
     places: list[tuple[Path, int]] = []
     for label, path in enumerate(paths, 1):
         names, rows, lines = _read_class(path)
-        images.append(lookup(names, len(places)))
+        images.append(listed(names, len(places)))
         labels.append(np.full(len(names), label))
         numbers += rows
         places += [(path, line) for line in lines]
-    lookup.refuse_unknown(lambda row: "{}, line {}".format(*places[row]), len(places))
+    listed.refuse_unknown(lambda row: "{}, line {}".format(*places[row]), len(places))
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     boxes: NDArray[np.float64] = table[:, 1:] - ONE_BASED
     return DetectionTable(np.concatenate(images), boxes, table[:, 0], np.concatenate(labels))
@@ -200,7 +201,7 @@ def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[in
         if not all(map(math.isfinite, row)):
             raise DataError(f"{place}: '{line.strip()[:80]}' has something that is not a finite number")
         _, xmin, ymin, xmax, ymax = row
-        if xmax < xmin - 1 or ymax < ymin - 1:  # inclusive corners: the width is xmax - xmin + 1
+        if min(xmax - xmin, ymax - ymin) + 1 < -_ROUNDING:  # corners are inclusive
             raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
         names.append(words[0])
         rows.append(row)

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.data.findings import printable
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
 
@@ -39,7 +40,7 @@ def _classes_without_detections(annotations: Annotations, labels: Indices) -> li
     names = [annotations.class_names[label - 1] for label in np.setdiff1d(objects, labels)]
     if not names:
         return []
-    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    named = ", ".join(map(printable, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
     return [f"{len(names):,} of {len(objects):,} classes with objects have no detection, so an AP of 0: {named}"]
 
 

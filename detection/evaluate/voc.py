@@ -11,19 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from detection.data.annotations import Annotations
-from detection.evaluate.arrays import (
-    DetectionTable,
-    Floats,
-    Indices,
-    box_areas,
-    flatten,
-    intersections,
-    pair_up,
-    run_starts,
-)
+from detection.evaluate.arrays import DetectionTable, Floats, Indices
+from detection.evaluate.matching import FOUND, IGNORED, MISSED, best_overlaps, overlapping_pairs
 from detection.structures import Detections
-
-MISSED, IGNORED, FOUND = 0, 1, 2
 
 
 def voc_metrics(
@@ -45,63 +35,35 @@ def voc_metrics(
         {"mAP", "per_class": {name: AP}}. 0 for a class of which nothing is detected; None for one without objects that
         count, which the mean leaves out.
     """
-    images, boxes, scores, labels = flatten(detections, len(annotations))
+    table = DetectionTable.of(detections, len(annotations))
     average = eleven_point_ap if metric == "voc07" else area_ap
     per_class: dict[str, float | None] = {}
     for label, name in enumerate(annotations.class_names, 1):
-        objects = np.flatnonzero(annotations.labels == label)
-        count = int((~annotations.ignore[objects]).sum())
-        found = np.flatnonzero(labels == label)
-        found = found[np.argsort(-scores[found], kind="stable")]
-        outcome = _match(annotations, objects, images[found], boxes[found], iou_threshold)
+        count = int((~annotations.ignore[annotations.labels == label]).sum())
+        rows = np.flatnonzero(table.labels == label)
+        rows = rows[np.argsort(-table.scores[rows], kind="stable")]
+        outcome = _match(annotations, label, table.where(rows), iou_threshold)
         per_class[name] = 100 * average(*_precision_recall(outcome, count)) if count else None
     known = [ap for ap in per_class.values() if ap is not None]
     return {"mAP": float(np.mean(known)) if known else None, "per_class": per_class}
 
 
-def _match(
-    annotations: Annotations,
-    objects: Indices,
-    images: Indices,
-    boxes: Floats,
-    iou_threshold: float,
-) -> Indices:
+def _match(annotations: Annotations, label: int, found: DetectionTable, iou_threshold: float) -> Indices:
     """What becomes of each detection of one class, best score first: FOUND, MISSED or IGNORED."""
-    best, best_iou = _best_overlaps(annotations, objects, images, boxes)
-    outcome = np.full(len(images), MISSED)
+    objects = np.flatnonzero(annotations.labels == label)
+    groups, boxes = annotations.images[objects], annotations.boxes[objects]
+    # The devkit's +1 a side is in x2 and y2 already.
+    pairs = overlapping_pairs(found.images, found.boxes, groups, boxes, crowd=np.zeros(len(objects), dtype=bool))
+    best, best_iou = best_overlaps(pairs, len(found))
+    outcome = np.full(len(found), MISSED)
     hits = np.flatnonzero((best >= 0) & (best_iou >= iou_threshold))
-    ignored = annotations.ignore[best[hits]]
+    ignored = annotations.ignore[objects[best[hits]]]
     outcome[hits[ignored]] = IGNORED
     hits = hits[~ignored]
     # The first detection of an object takes it; those after it are duplicates, hence wrong.
     _, first = np.unique(best[hits], return_index=True)
     outcome[hits[first]] = FOUND
     return outcome
-
-
-def _best_overlaps(
-    annotations: Annotations, objects: Indices, images: Indices, boxes: Floats
-) -> tuple[Indices, Floats]:
-    """The object (-1: none) that each detection overlaps most, the first among equals, and the IoU."""
-    best, best_iou = np.full(len(images), -1), np.zeros(len(images))
-    detection, position = pair_up(images, annotations.images[objects])
-    if not len(detection):
-        return best, best_iou
-    item = objects[position]
-    iou = _paired_iou(boxes[detection], annotations.boxes[item])
-    starts = run_starts(detection)
-    best_iou[detection[starts]] = np.maximum.reduceat(iou, starts)
-    at_best = np.flatnonzero(iou == best_iou[detection])
-    at_best = at_best[run_starts(detection[at_best])]
-    best[detection[at_best]] = item[at_best]
-    return best, best_iou
-
-
-def _paired_iou(a: Floats, b: Floats) -> Floats:
-    """IoU of the boxes in the same rows. The devkit's +1 a side is in x2 and y2 already."""
-    common = intersections(a, b)
-    union = box_areas(a) + box_areas(b) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
 
 
 def _precision_recall(outcome: Indices, count: int) -> tuple[Floats, Floats]:

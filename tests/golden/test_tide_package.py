@@ -7,7 +7,7 @@ import pytest
 from tide_cases import SEEDS, tide_case
 
 from detection.analysis.outcomes import Kind, find_outcomes
-from detection.analysis.tide import ERROR_TYPES, analyse_errors
+from detection.analysis.tide import ERROR_TYPES, find_errors
 
 GOLDEN = json.loads((Path(__file__).parent / "tide.json").read_text())
 
@@ -16,7 +16,7 @@ GOLDEN = json.loads((Path(__file__).parent / "tide.json").read_text())
 def test_the_numbers_of_tidecv(seed: int) -> None:
     annotations, detections = tide_case(seed)
     theirs = GOLDEN[str(seed)]
-    ours = analyse_errors(annotations, detections)
+    ours = find_errors(annotations, detections)
     assert ours.overall is not None
     assert set(annotations.labels[~annotations.ignore]) == {1, 2, 3, 4}  # else the means are over other classes
     assert ours.overall.ap == pytest.approx(theirs["ap"], abs=1e-9)

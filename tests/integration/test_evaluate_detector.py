@@ -16,7 +16,7 @@ from backbones.weights import load_weights, save_weights
 from detection.data.shapes import shapes_for_detection
 from detection.evaluate.evaluate import Metric, evaluate_detections
 from detection.evaluate.files import read_coco_results, read_voc_results
-from detection.evaluate.score import score
+from detection.score import score
 from detection.test import main as evaluate_main
 from detection.train import main as train_main
 
@@ -69,7 +69,7 @@ def test_the_files_read_back_to_the_same_numbers(run: Path, tmp_path: Path) -> N
     assert names == {"results.json", "detections.json"} | {f"comp4_det_train_{name}.txt" for name in CLASS_NAMES}
     truth = shapes_for_detection("train", 5, 64).annotations
     for found in (read_coco_results(tmp_path / "detections.json", truth), read_voc_results(tmp_path, "train", truth)):
-        assert sum(map(len, found)) > 10
+        assert len(found) > 10
         assert evaluate_detections(truth, found, METRICS) == approximately(results)
 
 

@@ -76,6 +76,22 @@ def test_one_run(coco: Path, capsys: pytest.CaptureFixture) -> None:
     assert "gain" not in printed
 
 
+def test_names_of_foreign_files_are_escaped(coco: Path, capsys: pytest.CaptureFixture) -> None:
+    """What a terminal obeys, what breaks a table, and half a character that no encoding has."""
+    truth = json.loads((coco / "truth.json").read_text())
+    for category, name in zip(truth["categories"], ("c\x1b[31mat", "d\nog", "c\ud800ow"), strict=True):
+        category["name"] = name
+    (coco / "truth.json").write_text(json.dumps(truth))
+    analyse(coco, "worse.json", "better")
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert r"| c\x1b[31mat |" in printed
+    assert "| d og        |" in printed
+    assert r"Without objects: c\ud800ow." in printed
+    assert r"smallest for c\x1b[31mat (+49.5)" in printed
+    assert (coco / "out" / "errors.md").read_text(encoding="utf-8") in printed
+
+
 def test_a_voc_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     year = tmp_path / "VOC2007"
     for name in ("Annotations", "ImageSets/Main"):
@@ -105,7 +121,7 @@ def test_a_voc_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     ("detections", "options", "message"),
     [
         (["none.json"], [], "none.json: no such file"),
-        (["truth.json"], [], "truth.json: not a COCO results file"),
+        (["truth.json"], [], "truth.json: not a JSON list of detections, as a COCO results file is"),
         (["worse.json", "better"], ["--names", "VGG"], "--names: 1 for 2 run(s)"),
         (["worse.json", "worse.json"], [], "two runs are called worse"),
         (["worse.json"], ["--annotations", "/nowhere.json"], "/nowhere.json: no such file"),

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from detection.data.annotations import Annotations
 from detection.data.coco import read_coco_split
 from detection.evaluate.coco import COCO_METRICS, coco_metrics
-from detection.evaluate.files import read_coco_table, write_coco_results
+from detection.evaluate.files import read_coco_results, write_coco_results
 from detection.structures import Detections
 
 
@@ -211,7 +211,7 @@ def test_lines_of_a_results_file_in_any_order(tmp_path):
         np.random.default_rng(seed).shuffle(entries)
         (tmp_path / "r.json").write_text(json.dumps(entries))
         truth = ground_truth(annotations)
-        found.append(coco_metrics(annotations, read_coco_table(tmp_path / "r.json", annotations)))
+        found.append(coco_metrics(annotations, read_coco_results(tmp_path / "r.json", annotations)))
         assert_same(found[-1], pycocotools_numbers(truth, json.loads(json.dumps(entries)), names))
     assert found[0]["AP"] != pytest.approx(found[1]["AP"], abs=1e-6)  # the order does matter
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageColor
 
 from detection.analysis.detection_gallery import main
-from detection.analysis.gallery import (
+from detection.analysis.gallery_sheet import (
     MEANINGS,
     STYLES,
     Counts,
@@ -21,9 +21,11 @@ from detection.analysis.gallery import (
     outcomes_from,
 )
 from detection.data.annotations import Annotations
+from detection.evaluate.arrays import DetectionTable
 from detection.structures import Detections
 
-EVIL = '<script>alert("x")</script>'
+RAW = '<script>alert("x")</script>\ud800'  # a name of a foreign file, with half a character
+EVIL = RAW.encode(errors="backslashreplace").decode()
 
 
 @pytest.fixture
@@ -36,15 +38,14 @@ def coco(tmp_path: Path) -> Path:
         Image.new("L" if number == 2 else "RGB", (width, height), 90).save(tmp_path / "pictures" / f"{number}.png")
     truth = {
         "images": [
-            {"id": f"{EVIL} {n}", "file_name": f"{n}.png", "height": h, "width": w} for n, (h, w) in enumerate(sizes)
+            {"id": f"{RAW} {n}", "file_name": f"{n}.png", "height": h, "width": w} for n, (h, w) in enumerate(sizes)
         ],
-        "categories": [{"id": 1, "name": EVIL}, {"id": 2, "name": "dog"}],
+        "categories": [{"id": 1, "name": RAW}, {"id": 2, "name": "dog"}],
         "annotations": [
-            {"id": n, "image_id": f"{EVIL} {n}", "category_id": 1, "bbox": box, "iscrowd": int(n == 5)}
-            for n in range(6)
+            {"id": n, "image_id": f"{RAW} {n}", "category_id": 1, "bbox": box, "iscrowd": int(n == 5)} for n in range(6)
         ],
     }
-    found = [{"image_id": f"{EVIL} {n}", "category_id": 1, "bbox": box, "score": 0.8} for n in range(6)]
+    found = [{"image_id": f"{RAW} {n}", "category_id": 1, "bbox": box, "score": 0.8} for n in range(6)]
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     (tmp_path / "b.json").write_text(json.dumps(found))
     found[4]["category_id"] = 2
@@ -135,7 +136,7 @@ def test_a_gallery_is_not_overwritten(coco: Path, capsys: pytest.CaptureFixture)
     assert "--overwrite" in capsys.readouterr().err
 
 
-def case() -> tuple[Annotations, Detections]:
+def case() -> tuple[Annotations, DetectionTable]:
     """A picture with a detection of each kind and a miss; boxes apart from each other, of different sizes."""
     boxes = [[40 * k, 100, 40 * k + 30, 130] for k in range(6)]
     annotations = Annotations.from_objects(
@@ -157,18 +158,19 @@ def case() -> tuple[Annotations, Detections]:
         ([250, 10, 290, 40], 1),
     ]
     scores = torch.linspace(0.9, 0.6, len(found))
-    return annotations, Detections(torch.tensor([f[0] for f in found]), scores, torch.tensor([f[1] for f in found]))
+    boxes, labels = torch.tensor([f[0] for f in found]), torch.tensor([f[1] for f in found])
+    return annotations, DetectionTable.of([Detections(boxes, scores, labels)], 1)
 
 
 def test_every_kind_has_its_own_colour_in_a_sheet() -> None:
     annotations, detections = case()
-    outcomes = outcomes_from(annotations, [detections], 0.5)
+    outcomes = outcomes_from(annotations, detections, 0.5)
     image = torch.full((3, 200, 300), 77, dtype=torch.uint8)
     sheet = np.asarray(draw_sheet(image, 0, annotations, {"run": outcomes}, ["ground truth", "run"]))
     panel = sheet[:230, 370:]  # the run's, without the legend
     for name, (colour, _) in STYLES.items():
         assert (panel == ImageColor.getrgb(colour)).all(2).sum() > 30, name
-    nothing = outcomes_from(annotations, [detections], 0.95)
+    nothing = outcomes_from(annotations, detections, 0.95)
     sheet = np.asarray(draw_sheet(image, 0, annotations, {"run": nothing}, ["ground truth", "run"]))
     drawn = {n for n, (c, _) in STYLES.items() if (sheet[:230, 370:] == ImageColor.getrgb(c)).all(2).sum() > 30}
     assert drawn == {"missed"}
@@ -177,7 +179,7 @@ def test_every_kind_has_its_own_colour_in_a_sheet() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (600, 4000), (4000, 3000), (2000, 30), (30, 30)])
 def test_sheets_of_pictures_of_every_size(height: int, width: int) -> None:
     annotations, detections = case()
-    outcomes = outcomes_from(annotations, [detections], 0.5)
+    outcomes = outcomes_from(annotations, detections, 0.5)
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     sheet = draw_sheet(image, 0, annotations, {"a": outcomes, "b": outcomes}, ["ground truth", "a" * 99, "b"])
     assert 250 < sheet.height < 1000
@@ -186,7 +188,7 @@ def test_sheets_of_pictures_of_every_size(height: int, width: int) -> None:
 
 def test_counts_and_choice() -> None:
     annotations, detections = case()
-    assert count_by_picture(annotations, outcomes_from(annotations, [detections], 0.5)) == [Counts(1, 5, 4)]
+    assert count_by_picture(annotations, outcomes_from(annotations, detections, 0.5)) == [Counts(1, 5, 4)]
     assert Counts(1, 5, 4).f1 == pytest.approx(2 / 11)
     assert Counts(0, 0, 0).f1 == 1
     good, bad, empty = Counts(3, 0, 0), Counts(0, 3, 3), Counts(0, 0, 0)

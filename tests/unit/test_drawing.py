@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from detection.drawing import Mark, class_colour, draw_detections, draw_marks, grid
+from detection.drawing import Mark, class_colour, draw_detections, draw_marks, grid, object_marks
 from detection.structures import Detections
 
 NAMES = [f"class {i}" for i in range(12)]
@@ -83,6 +83,26 @@ def test_a_grid_holds_every_picture_in_order() -> None:
         corner = (4 + column * 28, 4 + row * 34)
         assert sheet.getpixel(corner) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
         assert sheet.getpixel((corner[0] - 1, corner[1])) == (255, 255, 255)
+
+
+def test_titles_stand_above_their_pictures_and_are_cut_where_there_is_no_room() -> None:
+    pictures = [Image.new("RGB", (60, 30), "red") for _ in range(4)]
+    for titles in (["a", "b"], ["a", "b", "c", "a title that is much too long"]):
+        sheet = np.asarray(grid(pictures, 2, titles=titles, gap=4))
+        assert (sheet == (255, 0, 0)).all(2).sum() == 4 * 60 * 30  # no title hides anything
+        dark = (sheet < 99).all(2)
+        tops = [4, 60] if len(titles) == 4 else [4]
+        assert [dark[y : y + 22, x : x + 60].any() for y in tops for x in (4, 68)] == [True] * len(titles)
+        assert not dark[:, -4:].any()
+        assert sheet.shape == (4 + 2 * 34 + len(tops) * 22, 4 + 2 * 64, 3)
+    assert grid(pictures, 2, narrowest=100, gap=4).size == (4 + 2 * 104, 4 + 2 * 34)
+
+
+def test_objects_to_ignore_are_dashed_and_said_to_be() -> None:
+    box = [1.0, 2.0, 3.0, 4.0]
+    marks = object_marks(NAMES, [box, box], [3, 1], [False, True])
+    assert marks[0] == Mark(box, "class 2", class_colour(3))
+    assert marks[1] == Mark(box, "class 0 (ignored)", class_colour(1), dashed=True)
 
 
 def test_eighty_classes_have_colours_that_can_be_told_apart() -> None:

@@ -70,7 +70,20 @@ def test_what_is_no_json_is_refused(tmp_path_factory, entries, data):
 
 @pytest.mark.parametrize(
     "content",
-    ['[{"a": 1},]', '[{"a": 1} {"a": 2}]', '[{"a": 1}', '[{"a": 1}]]', "", "[", '{"a": 1}', "[1,]", '[{"a": 1}] x'],
+    [
+        '[{"a": 1},]',
+        '\x0b[{"a": 1}]',
+        '[{"a": 1}]\x0c',
+        '[{"a": 1}\x0b,{"a": 1}]',
+        '[{"a": 1} {"a": 2}]',
+        '[{"a": 1}',
+        '[{"a": 1}]]',
+        "",
+        "[",
+        '{"a": 1}',
+        "[1,]",
+        '[{"a": 1}] x',
+    ],
 )
 @pytest.mark.parametrize("padding", ["", " " * 40])
 def test_corners_of_a_list_are_refused(tmp_path, content, padding):
@@ -88,6 +101,35 @@ def test_parts_are_small_and_collection_goes_on(tmp_path):
     assert [entry["a"] for part in parts for entry in part] == list(range(1000))
     read_json(path)
     assert gc.isenabled()
+
+
+def test_objects_inside_of_objects_do_not_make_the_file_be_read_whole(tmp_path, monkeypatch):
+    """As masks in the results of Mask R-CNN, with a key after them."""
+    path = tmp_path / "list.json"
+    entries = [{"a": k, "mask": {"size": [k, 3], "counts": "x" * (k % 40)}, "score": k / 7} for k in range(300)]
+    path.write_text(json.dumps(entries))
+    monkeypatch.setattr(json_lists, "read_json", None)
+    assert read(path) == entries
+
+
+def test_a_long_list_of_something_else_is_soon_left_to_the_other_reader(tmp_path, monkeypatch):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([1.5] * 10_000))
+    searched = []
+    search = json_lists._whole_entries
+    monkeypatch.setattr(json_lists, "_whole_entries", lambda text: searched.append(len(text)) or search(text))
+    assert read(path) == [1.5] * 10_000
+    assert sum(searched) < 1000
+
+
+def test_the_place_of_an_error_is_that_in_the_file(tmp_path):
+    path = tmp_path / "coco.json"
+    entries = [{"id": k, "segmentation": [[1, 2, 3, 4, 5, 6]]} for k in range(3)]
+    path.write_text(json.dumps(entries, indent=1)[:-1] + "x]")
+    with pytest.raises(json.JSONDecodeError) as right:
+        json.loads(path.read_text())
+    with pytest.raises(DataError, match=rf"line {right.value.lineno} column {right.value.colno} "):
+        read_json(path)
 
 
 def test_outlines_are_left_out_and_nothing_else(tmp_path):

@@ -1,17 +1,13 @@
 """The command score_detections."""
 
 import json
-import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from detection.evaluate import score
+from detection import score
 from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -87,23 +83,13 @@ def test_voc_folders(voc_folders, tmp_path, monkeypatch, capsys, split):
     assert written["coco"]["AP"] == pytest.approx(100)
 
 
-def test_the_tool_refuses_bad_input_in_one_line(coco_files, tmp_path):
-    annotations, _ = coco_files
-    command = [sys.executable, ROOT / "tools/score_detections.py", "--annotations", annotations]
-    command += ["--detections", tmp_path / "none.json", "--metric", "coco"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "none.json: no such file" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--metric", "voc08"], "voc08"),
         (["--output", "/proc/nowhere/scores.json"], "/proc/nowhere/scores.json: can't be written"),
         (["--annotations", "/nowhere.json"], "/nowhere.json: no such file"),
+        (["--detections", "/none.json"], "/none.json: no such file"),
     ],
 )
 def test_what_is_wrong_is_named(coco_files, monkeypatch, capsys, change, message):
@@ -112,7 +98,9 @@ def test_what_is_wrong_is_named(coco_files, monkeypatch, capsys, change, message
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, *[word for option in options.items() for word in option])
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
 
 
 def refusal(monkeypatch, capsys, annotations, detections, metric="coco"):
@@ -128,9 +116,18 @@ def refusal(monkeypatch, capsys, annotations, detections, metric="coco"):
 def test_voc_annotations_need_a_folder_and_coco_annotations_a_file(voc_folders, coco_files, monkeypatch, capsys):
     message = refusal(monkeypatch, capsys, voc_folders[0], coco_files[1], "voc07")
     assert "dt.json: not a folder of comp4_det_test_<class>.txt" in message
-    assert "results: is a folder; COCO annotations go with a" in refusal(
+    assert "results: is a folder without detections.json; COCO annotations go with" in refusal(
         monkeypatch, capsys, coco_files[0], voc_folders[1]
     )
+
+
+def test_a_folder_of_evaluate_detector_is_taken(coco_files, monkeypatch, capsys):
+    annotations, detections = coco_files
+    folder = annotations.parent / "found"
+    folder.mkdir()
+    detections.rename(folder / "detections.json")
+    run(monkeypatch, "--annotations", annotations, "--detections", folder, "--metric", "voc12")
+    assert "1 detections in 1 pictures" in capsys.readouterr().out
 
 
 def test_contiguous_labels_are_recognised(coco_files, monkeypatch, capsys):
@@ -181,6 +178,19 @@ def test_what_looks_odd_is_noted(coco_files, monkeypatch, capsys):
     ]
     assert notes([[10, 10, 20, 20]], scores=[-0.5, 12]) == ["scores go from -0.5 to 12: only their order counts"]
     assert notes([]) == ["there are no detections at all"]
+
+
+def test_names_of_foreign_files_are_escaped(coco_files, monkeypatch, capsys):
+    annotations, detections = coco_files
+    truth = json.loads(annotations.read_text())
+    truth["categories"] = [{"id": 3, "name": "c\x1b[31m\nat"}, {"id": 8, "name": "d\ud800og"}]
+    annotations.write_text(json.dumps(truth))
+    detections.write_text("[]")
+    run(monkeypatch, "--annotations", annotations, "--detections", detections, "--metric", "coco")
+    printed = capsys.readouterr().out
+    assert printed.count(r"c\x1b[31m\nat ") == 1
+    printed.encode()
+    assert r"1 of 2 classes: d\ud800og" in printed
 
 
 def test_a_class_without_an_object_that_counts_is_left_out_and_named(voc_folders, monkeypatch, capsys):

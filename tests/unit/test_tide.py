@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detection.analysis.outcomes import Kind, find_outcomes
-from detection.analysis.tide import ERROR_TYPES, Errors, analyse_errors
+from detection.analysis.tide import ERROR_TYPES, Errors, find_errors
 from detection.data.annotations import Annotations
 from detection.structures import Detections
 
@@ -39,7 +39,7 @@ def found(*rows: tuple) -> Detections:
 
 
 def overall(annotations: Annotations, *detections: Detections) -> Errors:
-    result = analyse_errors(annotations, detections).overall
+    result = find_errors(annotations, detections).overall
     assert result is not None
     return result
 
@@ -116,7 +116,7 @@ def test_a_wrong_detection_between_two_right_ones(extra: tuple, name: str) -> No
 def test_a_wrong_class_costs_two_classes() -> None:
     """The dog taken for a cat: a false positive among the cats, and a dog less."""
     annotations = truth((0, 1, BOX), (0, 2, FAR))
-    result = analyse_errors(annotations, [found((1, FAR, 0.9), (1, BOX, 0.8))])
+    result = find_errors(annotations, [found((1, FAR, 0.9), (1, BOX, 0.8))])
     assert result.overall is not None
     cat, dog = result.per_class["cat"], result.per_class["dog"]
     assert cat is not None
@@ -144,7 +144,7 @@ def test_ignored_objects() -> None:
     assert outcomes.kinds.tolist() == [Kind.BACKGROUND, Kind.BACKGROUND, Kind.FOUND]
     errors = overall(truth((0, 1, BOX), crowd), found((1, BOX, 0.7), (1, FAR, 0.9)))
     assert errors.ap == 100
-    only_ignored = analyse_errors(truth(crowd), [found((1, FAR, 0.9))])
+    only_ignored = find_errors(truth(crowd), [found((1, FAR, 0.9))])
     assert only_ignored.overall is None
     assert only_ignored.per_class == {"cat": None, "dog": None}
     assert only_ignored.counts["missed"] == only_ignored.counts["background"] == 0
@@ -159,7 +159,7 @@ def test_no_more_than_a_hundred_of_a_picture_count() -> None:
 
 @pytest.mark.parametrize("pictures", [0, 3])
 def test_nothing_at_all(pictures: int) -> None:
-    result = analyse_errors(truth(pictures=pictures), [found()] * pictures)
+    result = find_errors(truth(pictures=pictures), [found()] * pictures)
     assert result.overall is None
     assert sum(result.counts.values()) == 0
 
@@ -186,7 +186,7 @@ def test_what_holds_always(objects: list, drawn: list) -> None:
     claims = np.bincount(outcomes.objects[outcomes.mends], minlength=len(objects))
     assert (finders + claims + outcomes.missed == 1).all()
     assert (finders == outcomes.found).all()
-    result = analyse_errors(annotations, detections)
+    result = find_errors(annotations, detections)
     if result.overall is None:
         assert not objects
         return

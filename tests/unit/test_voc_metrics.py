@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detection.data.annotations import Annotations
 from detection.evaluate.evaluate import evaluate_detections, format_results
-from detection.evaluate.files import read_voc_table, voc_results_file
+from detection.evaluate.files import read_voc_results, voc_results_file
 from detection.evaluate.voc import voc_metrics
 from detection.structures import Detections
 
@@ -191,7 +191,7 @@ def test_equal_to_the_devkit(tmp_path_factory, objects, lines, order):
     for each in "ab":
         rows = [f"{ids[p]} {score!r} {' '.join(map(repr, box))}\n" for p, n, box, score in lines if n == each]
         voc_results_file(folder, "test", each).write_text("".join(rows))
-    table = read_voc_table(folder, "test", truth)
+    table = read_voc_results(folder, "test", truth)
     for metric in ("voc07", "voc12"):
         expected = {
             each: devkit_ap(
@@ -212,7 +212,7 @@ def test_equal_scores_go_by_the_lines_of_the_file_not_by_pictures(tmp_path):
     for ids in (["000001", "000000"], ["000000", "000001"]):
         lines = [f"{ids[0]} 0.5 1 1 10 10", f"{ids[1]} 0.5 71 71 80 80", f"{ids[1]} 0.25 1 1 10 10"]
         voc_results_file(tmp_path, "test", "a").write_text("\n".join(lines))
-        table = read_voc_table(tmp_path, "test", truth)
+        table = read_voc_results(tmp_path, "test", truth)
         # Right, wrong, right, in whichever picture: precision 1 and 2/3.
         assert voc_metrics(truth, table, "voc12")["mAP"] == pytest.approx(100 * (0.5 + 0.5 * 2 / 3))
 

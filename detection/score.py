@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.run import check_writable, write_json
-from backbones.errors import DataError
-from detection.data.annotations import Annotations
-from detection.data.coco import read_coco
-from detection.data.voc import read_voc
-from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import other_voc_results, read_coco_table, read_voc_table, split_name
+from detection.evaluate.files import other_voc_results, results_split
+from detection.evaluate.inputs import read_found, read_truth
 from detection.evaluate.suspicions import suspicions
 
 
@@ -26,15 +23,18 @@ def score(
 
     Args:
         annotations: COCO annotation file (JSON), or VOC year folder.
-        detections: COCO results file (JSON), or folder of VOC results files.
+        detections: COCO results file (JSON), folder of VOC results files, or folder that evaluate_detector wrote.
         metric: COCO's twelve numbers (coco), VOC's AP as the mean over 11 recalls (voc07) or as an area (voc12).
         output: where to write the numbers, as JSON.
         split: the split of a VOC year folder.
     """
     if output is not None:
         check_writable(output)
-    read = _read_voc if annotations.is_dir() else _read_coco
-    truth, found, notes = read(annotations, detections, split)
+    truth = read_truth(annotations, split).annotations
+    found = read_found(annotations, split, truth, detections)
+    notes = suspicions(truth, found, "voc" if annotations.is_dir() else "coco")
+    if annotations.is_dir() and (others := other_voc_results(detections, results_split(split), truth)):
+        notes.insert(0, f"{printable(', '.join(others))}: of no class of the annotations, so not read")
     results = evaluate_detections(truth, found, metric)
     if output is not None:
         write_json(output, results)
@@ -45,25 +45,10 @@ def score(
         print(f"\nwritten to {output}")
 
 
-# Boxes are kept as the files have them, good or bad: official numbers count them all.
-def _read_coco(annotations: Path, detections: Path, split: str) -> tuple[Annotations, DetectionTable, list[str]]:
-    if detections.is_dir():
-        raise DataError(f"{detections}: is a folder; COCO annotations go with a results file (JSON)")
-    truth = read_coco(None, annotations, bad_boxes="keep").annotations
-    found = read_coco_table(detections, truth)
-    return truth, found, suspicions(truth, found, "coco")
-
-
-def _read_voc(annotations: Path, detections: Path, split: str) -> tuple[Annotations, DetectionTable, list[str]]:
-    if not detections.is_dir():
-        raise DataError(f"{detections}: not a folder of comp4_det_{split}_<class>.txt, as VOC annotations need")
-    truth = read_voc(annotations, split, bad_boxes="keep", need_pictures=False).annotations
-    found = read_voc_table(detections, split_name(split), truth)
-    others = other_voc_results(detections, split_name(split), truth)
-    notes = [f"{', '.join(others)}: of no class of the annotations, so not read"] if others else []
-    return truth, found, notes + suspicions(truth, found, "voc")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command score_detections."""
     run_command(score, argv=argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from backbones.errors import DataError
 from detection.evaluate.arrays import Indices
 
 
-class Lookup:
+class ListedIds:
     """The places of ids in a list, and what is known of the ids that are not in it."""
 
     def __init__(self, key: str, listed: Sequence[Any], of: str = "the annotations"):

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from detection.analysis.outcomes import Kind, Outcomes, find_outcomes
 from detection.data.annotations import Annotations
-from detection.drawing import Mark, class_colour, draw_marks
-from detection.evaluate.arrays import Floats, Indices
-from detection.structures import Detections
+from detection.drawing import TITLE_LINE, TITLE_SIZE, Mark, draw_marks, grid, object_marks
+from detection.evaluate.arrays import DetectionTable, Floats, Indices
 
 # Dashed: a box without an object, or an object without a box.
 STYLES = {
@@ -38,7 +37,7 @@ MEANINGS = {
 _CELL = 640  # pixels that the longer side of a picture may take in a sheet; twice this where they stand in a column
 _SMALL = 320  # pictures whose longer side is shorter are enlarged
 _NARROWEST = 350  # column, for its title
-_GAP, _LINE, _FONT = 8, 24, 15
+_GAP = 8
 
 
 @dataclass
@@ -62,12 +61,9 @@ class Counts:
         return 2 * self.right / everything if everything else 1.0
 
 
-def outcomes_from(annotations: Annotations, detections: Sequence[Detections], min_score: float) -> Outcomes:
+def outcomes_from(annotations: Annotations, detections: DetectionTable, min_score: float) -> Outcomes:
     """The outcomes of the detections that have at least `min_score`, as if there were no others."""
-    kept = [d.scores >= min_score for d in detections]
-    return find_outcomes(
-        annotations, [Detections(d.boxes[k], d.scores[k], d.labels[k]) for d, k in zip(detections, kept, strict=True)]
-    )
+    return find_outcomes(annotations, detections.where(detections.scores >= min_score))
 
 
 def count_by_picture(annotations: Annotations, outcomes: Outcomes) -> list[Counts]:
@@ -122,36 +118,18 @@ def draw_sheet(
     scale: float = room / longer if longer > room else max(1, _SMALL // longer)
     marks = [_truth_marks(annotations, index), *(_run_marks(annotations, each, index) for each in outcomes.values())]
     panels = [draw_marks(image, each, scale=scale) for each in marks]
-    columns = 1 if wide else len(panels)
-    cell_width, cell_height = max(panels[0].width, _NARROWEST), panels[0].height + _LINE
-    legend = _legend(columns * (cell_width + _GAP))
-    rows = -(-len(panels) // columns)
-    top = rows * (cell_height + _GAP) + _GAP
-    sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, top + legend.height + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_FONT)
-    for place, (panel, title) in enumerate(zip(panels, titles, strict=True)):
-        row, column = divmod(place, columns)
-        x, y = _GAP + column * (cell_width + _GAP), _GAP + row * (cell_height + _GAP)
-        draw.text((x, y), fit(title, font, cell_width), fill="black", font=font)
-        sheet.paste(panel, (x, y + _LINE))
-    sheet.paste(legend, (_GAP, top))
+    panes = grid(panels, 1 if wide else len(panels), titles=titles, narrowest=_NARROWEST, gap=_GAP)
+    legend = _legend(panes.width - 2 * _GAP)
+    sheet = Image.new("RGB", (panes.width, panes.height + legend.height + _GAP), "white")
+    sheet.paste(panes, (0, 0))
+    sheet.paste(legend, (_GAP, panes.height))
     return sheet
 
 
-def fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, cut where it is wider than `room` pixels."""
-    while len(text) > 1 and font.getlength(text) > room:
-        text = text[:-2].rstrip() + "…"
-    return text
-
-
 def _truth_marks(annotations: Annotations, index: int) -> list[Mark]:
-    marks = []
-    for row in range(annotations.offsets[index], annotations.offsets[index + 1]):
-        label, ignored = int(annotations.labels[row]), bool(annotations.ignore[row])
-        text = annotations.class_names[label - 1] + (" (ignored)" if ignored else "")
-        marks.append(Mark(annotations.boxes[row].tolist(), text, class_colour(label), dashed=ignored))
-    return marks
+    rows = rows_of(annotations.images, index)
+    columns = (annotations.boxes[rows], annotations.labels[rows], annotations.ignore[rows])
+    return object_marks(annotations.class_names, *(column.tolist() for column in columns))
 
 
 def _run_marks(annotations: Annotations, outcomes: Outcomes, index: int) -> list[Mark]:
@@ -170,16 +148,16 @@ def _run_marks(annotations: Annotations, outcomes: Outcomes, index: int) -> list
 
 def _legend(width: int) -> Image.Image:
     """What the styles mean, in as many lines as the width needs."""
-    font = ImageFont.load_default(size=_FONT)
+    font = ImageFont.load_default(size=TITLE_SIZE)
     entries: list[tuple[int, int, str]] = []
     x = y = 0
     for name, meaning in MEANINGS.items():
         length = 40 + int(font.getlength(meaning)) + 18
         if x and x + length > width:
-            x, y = 0, y + _LINE
+            x, y = 0, y + TITLE_LINE
         entries.append((x, y, name))
         x += length
-    picture = Image.new("RGB", (width, y + _LINE), "white")
+    picture = Image.new("RGB", (width, y + TITLE_LINE), "white")
     draw = ImageDraw.Draw(picture)
     for left, top, name in entries:
         colour, dashed = STYLES[name]
