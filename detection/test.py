@@ -55,7 +55,7 @@ def evaluate_detector(
     if output:
         _make_folder(Path(output), overwrite)
     with join_world(device) as world:
-        set_determinism(False)
+        set_determinism(False, one_size=False)
         detector, metadata = load_detector(model[0])
         dataset = _read_data(data, data.test_split, metadata, output)
         detections = detect_in_dataset(
