@@ -66,7 +66,8 @@ def _find_empty(scan: SplitScan) -> None:
     objects = np.bincount(images, minlength=len(scan.pictures))
     counted = np.bincount(images[scan.table[:, 8] == 0], minlength=len(scan.pictures))
     for picture in np.flatnonzero(objects == 0).tolist():
-        if picture not in scan.flagged:  # an annotation that can't be read has none either
+        # An annotation that can't be read has none either.
+        if picture not in scan.flagged and scan.pictures[picture].annotated:
             scan.find_in_picture(NO_OBJECTS, picture, "has no objects")
     for picture in np.flatnonzero((objects > 0) & (counted == 0)).tolist():
         scan.find_in_picture(ONLY_IGNORED, picture, f"all its {objects[picture]} object(s) are {scan.ignored}")

@@ -17,6 +17,7 @@ UNKNOWN_CLASS = Kind("unknown_class", "error", "classes that are not listed, or 
 MISSING_PICTURE = Kind("missing_picture", "error", "pictures that are not there")
 MISSING_ANNOTATION = Kind("missing_annotation", "error", "pictures without an annotation file, where others have one")
 LISTED_TWICE = Kind("listed_twice", "error", "pictures that a split lists twice")
+PARTLY_ANNOTATED = Kind("partly_annotated", "error", "joined splits of which some have annotations and some have not")
 NOT_ANNOTATED = Kind("not_annotated", "note", "splits without annotations, of which only the pictures are checked")
 
 Box = tuple[float, float, float, float]
@@ -31,6 +32,7 @@ class ScannedPicture(NamedTuple):
         about: names the picture where `file` has those of others too; else empty.
         size: (height, width) as annotated, None where nothing is said.
         is_there: whether there is such a file.
+        annotated: False where the objects of its part of the split are not published.
     """
 
     path: str
@@ -38,6 +40,7 @@ class ScannedPicture(NamedTuple):
     about: str
     size: tuple[int, int] | None
     is_there: bool
+    annotated: bool = True
 
 
 class SplitScan:
@@ -60,6 +63,7 @@ class SplitScan:
         self.class_names: list[str] = []
         self._describe_box = describe_box
         self._labels: dict[str, int] = {}
+        self._listed_in: dict[int | str, str] = {}
         self._numbers = array("d")  # of each object picture, label, box, area, has_area, ignore
         self._identities: list[str | int] = []
 
@@ -80,6 +84,15 @@ class SplitScan:
         identity = f"annotation {str(self._identities[row])[:40]}: " if self._identities[row] != "" else ""
         text = f"{identity}box {self._describe_box((x1, y1, x2, y2))} of '{self.class_names[int(label)][:40]}'"
         self.find_in_picture(kind, int(picture), f"{text} {message}")
+
+    def list_picture(self, identity: int | str, file: str) -> str | None:
+        """Takes note of the file that lists a picture; gives the one that has listed it before, if any has.
+
+        Identities count in the whole split: the readers refuse to join parts that share a picture.
+        """
+        before = self._listed_in.get(identity)
+        self._listed_in.setdefault(identity, file)
+        return before
 
     def add_class(self, name: str) -> int:
         """The label of a class, counted from 0."""

@@ -72,17 +72,18 @@ def _list_entries(scan: SplitScan, folder: Path, name: str) -> list[VocEntry]:
     except DataError as error:
         scan.find(MISSING_SPLIT, str(path), _reason(error, path))
         return []
-    seen: set[str] = set()
+    if not any(map(is_name, lines)):
+        scan.find(MISSING_SPLIT, str(path), "lists no pictures")
+    identities = []
     for number, line in enumerate(lines, 1):
         if line and not is_name(line):
             scan.find(BAD_ENTRY, str(path), f"line {number}: '{line[:60]}' is not the name of a picture")
-        elif line in seen:
-            scan.find(LISTED_TWICE, str(path), f"line {number}: '{line[:60]}' is listed before: remove one of them")
+        elif line and (before := scan.list_picture(line, str(path))):
+            where = "before: remove one of them" if before == str(path) else f"in {before} too: name one of the lists"
+            scan.find(LISTED_TWICE, str(path), f"line {number}: '{line[:60]}' is listed {where}")
         elif line:
-            seen.add(line)
-    if not seen:
-        scan.find(MISSING_SPLIT, str(path), "lists no pictures")
-    return find_entries(folder, [line for line in dict.fromkeys(lines) if line in seen])
+            identities.append(line)
+    return find_entries(folder, identities)
 
 
 def _scan_picture(scan: SplitScan, entry: VocEntry) -> None:

@@ -63,9 +63,9 @@ def coco_data(identities: list[int]) -> dict[str, Any]:
     }
 
 
-def write_coco(root: Path, split: str, data: Any) -> None:
+def write_coco(root: Path, split: str, data: Any, form: str = "instances") -> None:
     (root / "annotations").mkdir(exist_ok=True)
-    (root / f"annotations/instances_{split}.json").write_text(json.dumps(data))
+    (root / f"annotations/{form}_{split}.json").write_text(json.dumps(data))
 
 
 @pytest.fixture
@@ -315,6 +315,44 @@ def test_a_split_without_annotations(voc: Path) -> None:
     assert describe_split(scans[1]) == {"pictures": 1}
 
 
+def test_joined_splits_that_share_pictures(voc: Path, coco: Path) -> None:
+    """Neither reader joins them."""
+    write_coco(coco, "minitrain2017", coco_data([1, 2]))
+    (coco / "minitrain2017").symlink_to("train2017")
+    (scan,) = check("coco", coco, "train2017+minitrain2017")
+    assert len(scan.pictures) == 2
+    assert found([scan]) == {
+        "listed_twice": [
+            f"instances_minitrain2017.json: image id {i} is in {coco}/annotations/instances_train2017.json too: "
+            "name one of the splits"
+            for i in (1, 2)
+        ]
+    }
+    with pytest.raises(DataError, match="image 1 is in two of the splits"):
+        read_coco_split(coco, "train2017+minitrain2017")
+    (voc / "VOC2007/ImageSets/Main/val.txt").write_text("b\n")
+    message = f"val.txt: line 1: 'b' is listed in {voc}/VOC2007/ImageSets/Main/trainval.txt too: name one of the lists"
+    assert found(check("voc", voc, "trainval+val")) == {"listed_twice": [message]}
+    with pytest.raises(DataError, match="'b' is listed twice"):
+        read_voc(voc, "trainval+val")
+
+
+def test_joined_splits_of_which_one_has_no_annotations(coco: Path) -> None:
+    data = coco_data([1, 2])
+    data["annotations"][0]["bbox"] = [1, 2, 0, 9]
+    write_coco(coco, "train2017", data)
+    (coco / "annotations/instances_val2017.json").unlink()
+    write_coco(coco, "val2017", coco_data([3]), "image_info")
+    scans = check("coco", coco, "train2017+val2017")
+    assert list(found(scans)) == ["partly_annotated", "no_area"]  # the boxes that there are are checked
+    assert found(scans)["partly_annotated"] == [
+        "image_info_val2017.json: has no objects, as other parts of train2017+val2017 have: name them apart"
+    ]
+    scans = check("coco", coco, "train2017", "val2017")
+    assert list(found(scans)) == ["no_area", "not_annotated"]
+    assert describe_split(scans[1]) == {"pictures": 1}
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 50) | st.floats() | st.text("a/.\\", max_size=3) | st.just(2**70),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "bbox"]), inner, max_size=2),
@@ -329,16 +367,30 @@ def places(value: Any, path: tuple = ()) -> list[tuple]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(places(coco_data([1, 2]))), JSON_VALUES | st.just(...))
-def test_coco_errors_are_where_the_reader_fails(coco: Path, place: tuple, value: Any) -> None:
+@given(
+    st.none() | st.sampled_from(places(coco_data([1, 2]))),
+    JSON_VALUES | st.just(...),
+    st.lists(st.sampled_from(["train2017", "val2017", "test2017", "../x"]), min_size=1, max_size=3),
+    st.sampled_from([[3], [3, 2]]),
+)
+def test_coco_errors_are_where_the_reader_fails(
+    coco: Path, place: tuple | None, value: Any, parts: list[str], others: list[int]
+) -> None:
     data = copy.deepcopy(coco_data([1, 2]))
-    change(*place, value=value)(data)
+    if place is not None:
+        change(*place, value=value)(data)
     write_coco(coco, "train2017", data)
-    scan = scan_coco(coco, "train2017")
+    write_coco(coco, "val2017", coco_data(others))
+    write_coco(coco, "test2017", coco_data([4]), "image_info")
+    for path in ("val2017/2.jpg", "test2017/4.jpg"):
+        (coco / path).parent.mkdir(exist_ok=True)
+        (coco / path).touch()  # only looked for
+    split = "+".join(parts)
+    scan = scan_coco(coco, split)
     check_boxes_of(scan, 2)
     format_findings(scan.findings)
     try:
-        assert len(read_coco_split(coco, "train2017"))
+        assert len(read_coco_split(coco, split, need_annotations=False))
         fails = False
     except (DataError, AssertionError):
         fails = True
@@ -350,16 +402,23 @@ ANNOTATION = xml(CAT, obj("dog", box(11, 11, 30, 40)), size=SIZE)
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(0, len(ANNOTATION)),
+    st.none() | st.integers(0, len(ANNOTATION)),
     st.integers(0, 12),
     st.sampled_from(["", "-", "9", "<", "</object>", "<object/>", "nan", "<name>", "&e;", "\0", "é", "0"]),
+    st.lists(st.sampled_from(["test", "val", "VOC2007/test", "nowhere"]), max_size=2),
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=3),  # d has no annotation
 )
-def test_voc_errors_are_where_the_reader_fails(voc: Path, start: int, length: int, text: str) -> None:
-    replace_xml(ANNOTATION[:start] + text + ANNOTATION[start + length :])(voc)
-    scan = scan_voc(voc, "trainval")
+def test_voc_errors_are_where_the_reader_fails(
+    voc: Path, start: int | None, length: int, text: str, parts: list[str], val: list[str]
+) -> None:
+    replace_xml(ANNOTATION if start is None else ANNOTATION[:start] + text + ANNOTATION[start + length :])(voc)
+    (voc / "VOC2007/ImageSets/Main/val.txt").write_text("\n".join(val))
+    (voc / "VOC2007/JPEGImages/d.jpg").write_bytes(picture(77))
+    split = "+".join(["trainval", *parts])
+    scan = scan_voc(voc, split)
     check_boxes_of(scan, 2)
     try:
-        read_voc(voc, "trainval")
+        read_voc(voc, split)
         fails = False
     except DataError:
         fails = True
