@@ -66,17 +66,15 @@ def draw_picture(scan: SplitScan, place: int) -> Image.Image:
     picture = read_image(path)
     scale = CELL / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    table = scan.table[scan.table[:, 0] == place]
+    found = scan.objects.of_picture(place)
     edge = np.tile(np.array(size, dtype=np.float64), 2)
-    boxes = table[:, 2:6].clip(-1e6, 1e6) * (edge / np.tile(picture.size, 2))
+    boxes = found.boxes.clip(-1e6, 1e6) * (edge / np.tile(picture.size, 2))
     boxes = boxes.clip(-1, edge + 1)  # those far outside show at the edge
     pixels = torch.from_numpy(np.array(picture.resize(size))).permute(2, 0, 1)
-    objects = Detections(
-        torch.from_numpy(boxes), torch.ones(len(boxes)), torch.from_numpy(table[:, 1].astype(np.int64) + 1)
-    )
+    objects = Detections(torch.from_numpy(boxes), torch.ones(len(boxes)), torch.from_numpy(found.labels + 1))
     names = [printable(name[:40]) for name in scan.class_names]
     drawn = draw_detections(pixels, objects, names, scores=False)
-    for box in boxes[table[:, 8] != 0].tolist():
+    for box in boxes[found.ignore].tolist():
         _dash(drawn, box)
     kinds = ", ".join(dict.fromkeys(scan.flagged.get(place, [])))
     return _with_caption(drawn, printable(f"{scan.name}: {Path(path).name}{f'  [{kinds}]' if kinds else ''}"))

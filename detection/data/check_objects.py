@@ -29,9 +29,8 @@ def check_boxes_of(scan: SplitScan, min_box: float) -> None:
     """
     if not scan.annotated:
         return
-    table = scan.table
-    images, boxes, has_area = table[:, 0].astype(np.int64), table[:, 2:6], table[:, 7] != 0
-    sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.float64).reshape(-1, 2)[images]
+    boxes, has_area = scan.objects.boxes, scan.objects.has_area
+    sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.float64).reshape(-1, 2)[scan.objects.images]
     known = (sizes > 0).all(1)
     with np.errstate(over="ignore", invalid="ignore"):  # boxes may be of any numbers
         clipped = boxes.clip(0, sizes[:, [1, 0, 1, 0]])
@@ -52,7 +51,8 @@ def check_boxes_of(scan: SplitScan, min_box: float) -> None:
 
 
 def _find_same(scan: SplitScan) -> None:
-    rows = np.ascontiguousarray(scan.table[:, :6])
+    objects = scan.objects
+    rows = np.column_stack([objects.images, objects.labels, objects.boxes])
     if not len(rows):
         return
     order = np.lexsort(rows.T[::-1])  # stable: of equal rows the first comes first
@@ -62,9 +62,9 @@ def _find_same(scan: SplitScan) -> None:
 
 
 def _find_empty(scan: SplitScan) -> None:
-    images = scan.table[:, 0].astype(np.int64)
+    images = scan.objects.images
     objects = np.bincount(images, minlength=len(scan.pictures))
-    counted = np.bincount(images[scan.table[:, 8] == 0], minlength=len(scan.pictures))
+    counted = np.bincount(images[~scan.objects.ignore], minlength=len(scan.pictures))
     for picture in np.flatnonzero(objects == 0).tolist():
         # An annotation that can't be read has none either.
         if picture not in scan.flagged and scan.pictures[picture].annotated:
@@ -111,12 +111,12 @@ def check_classes(scans: Sequence[SplitScan], rare: int) -> None:
 
 def count_classes(scan: SplitScan) -> dict[str, int]:
     """Objects of each class, difficult ones and crowds included; classes sorted by number, or else by name."""
-    counts = np.bincount(scan.table[:, 1].astype(np.int64), minlength=len(scan.class_names)).tolist()
+    counts = np.bincount(scan.objects.labels, minlength=len(scan.class_names)).tolist()
     count_of = dict(zip(scan.class_names, counts, strict=True))
     return {name: count_of[name] for name in sorted(count_of, key=lambda n: (scan.categories.get(n, 0), n))}
 
 
 def _file_with(scan: SplitScan, name: str) -> str:
     """The annotation file of the first object of a class."""
-    rows = np.flatnonzero(scan.table[:, 1] == scan.class_names.index(name))
-    return scan.pictures[int(scan.table[rows[0], 0]) if len(rows) else 0].file
+    images = scan.objects.images[scan.objects.labels == scan.class_names.index(name)]
+    return scan.pictures[int(images[0]) if len(images) else 0].file

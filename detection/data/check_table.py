@@ -17,12 +17,11 @@ def describe_split(scan: SplitScan) -> dict[str, Any]:
     counts: dict[str, Any] = {"pictures": len(scan.pictures)}
     if not scan.annotated:
         return counts
-    table = scan.table
-    a_picture = np.bincount(table[:, 0].astype(np.int64), minlength=len(scan.pictures))
-    area = table[:, 6]
+    a_picture = np.bincount(scan.objects.images, minlength=len(scan.pictures))
+    area = scan.objects.areas
     return counts | {
-        "objects": len(table),
-        scan.ignored: int(table[:, 8].sum()),
+        "objects": len(scan.objects),
+        scan.ignored: int(scan.objects.ignore.sum()),
         "objects_a_picture": [int(a_picture.min()), float(np.median(a_picture)), int(a_picture.max())]
         if len(a_picture)
         else [0, 0.0, 0],

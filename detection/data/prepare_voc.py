@@ -111,6 +111,6 @@ def _count(scan: SplitScan) -> dict[str, int]:
     return {
         "pictures": len(scan.pictures),
         "annotations": sum(Path(picture.file).is_file() for picture in scan.pictures),
-        "objects": len(scan.table),
-        "difficult": int(scan.table[:, 8].sum()),
+        "objects": len(scan.objects),
+        "difficult": int(scan.objects.ignore.sum()),
     }
