@@ -10,10 +10,10 @@ from backbones.cli import run_command
 from backbones.engine.run import check_writable
 from backbones.errors import ConfigError, DataError
 from detection.check_drawing import draw_sheets
-from detection.data.check_coco import usual_coco_splits
-from detection.data.check_sets import all_findings, check_detection_set
-from detection.data.check_table import describe_split, format_splits
-from detection.data.check_voc import usual_voc_splits
+from detection.data.checking.coco import usual_coco_splits
+from detection.data.checking.splits import all_findings, check_detection_set
+from detection.data.checking.table import describe_split, format_splits
+from detection.data.checking.voc import usual_voc_splits
 
 
 def check_data(

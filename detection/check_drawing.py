@@ -13,7 +13,7 @@ from backbones.data.pictures import read_image
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
-from detection.data.check_scan import SplitScan
+from detection.data.checking.scan import SplitScan
 from detection.drawing import draw_detections, grid
 from detection.structures import Detections
 

@@ -8,9 +8,9 @@ from backbones import prepare
 from backbones.cli import run_commands
 from backbones.errors import ConfigError
 from detection.data.coco import PICTURE_FOLDERS
-from detection.data.prepare_archives import describe_unpacked
-from detection.data.prepare_coco import prepare_coco, summarise_coco
-from detection.data.prepare_voc import prepare_voc, summarise_voc
+from detection.data.preparing.archives import describe_unpacked
+from detection.data.preparing.coco import prepare_coco, summarise_coco
+from detection.data.preparing.voc import prepare_voc, summarise_voc
 from detection.data.voc import UNIONS
 
 DESCRIPTION = "Brings data sets into the layout that the other commands read, and measures what training wants of them."

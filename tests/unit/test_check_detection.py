@@ -20,12 +20,12 @@ from backbones.data.findings import format_findings
 from backbones.errors import DataError
 from detection.check import main
 from detection.check_drawing import choose, draw_picture
-from detection.data.check_coco import scan_coco
-from detection.data.check_objects import check_boxes_of
-from detection.data.check_scan import SplitScan
-from detection.data.check_sets import all_findings, check_detection_set
-from detection.data.check_table import describe_split
-from detection.data.check_voc import scan_voc
+from detection.data.checking.coco import scan_coco
+from detection.data.checking.objects import check_boxes_of
+from detection.data.checking.scan import SplitScan
+from detection.data.checking.splits import all_findings, check_detection_set
+from detection.data.checking.table import describe_split
+from detection.data.checking.voc import scan_voc
 from detection.data.coco import read_coco_split
 from detection.data.voc import read_voc
 

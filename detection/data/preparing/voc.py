@@ -8,9 +8,9 @@ from backbones.data.tar import TarMember, read_tar
 from backbones.data.unpacking import Unpacking, open_archive
 from backbones.errors import DataError
 from backbones.progress import progress_bar
-from detection.data.check_scan import SplitScan
-from detection.data.check_voc import scan_voc
-from detection.data.prepare_archives import Unpacked, check_harmless, differences
+from detection.data.checking.scan import SplitScan
+from detection.data.checking.voc import scan_voc
+from detection.data.preparing.archives import Unpacked, check_harmless, differences
 
 OFFICIAL = {
     "VOC2007/trainval": {"pictures": 5_011, "objects": 15_662},

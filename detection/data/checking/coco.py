@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from backbones.errors import ConfigError, DataError
-from detection.data.check_scan import (
+from detection.data.checking.scan import (
     BAD_ENTRY,
     LISTED_TWICE,
     MISSING_PICTURE,

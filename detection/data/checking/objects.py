@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backbones.data.findings import Kind
-from detection.data.check_scan import UNKNOWN_CLASS, SplitScan
+from detection.data.checking.scan import UNKNOWN_CLASS, SplitScan
 
 NO_AREA = Kind("no_area", "error", "boxes without area (data.bad_boxes repair leaves them out)")
 OUTSIDE = Kind("outside", "error", "boxes that reach more than a pixel outside (data.bad_boxes repair clips them)")

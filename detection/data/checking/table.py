@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from backbones.data.findings import printable
-from detection.data.check_objects import count_classes
-from detection.data.check_scan import SplitScan
+from detection.data.checking.objects import count_classes
+from detection.data.checking.scan import SplitScan
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels: areas below these are COCO's small and medium objects
 

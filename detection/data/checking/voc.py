@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 
 from backbones.data.pictures import read_image_size
 from backbones.errors import ConfigError, DataError
-from detection.data.check_scan import (
+from detection.data.checking.scan import (
     BAD_ENTRY,
     LISTED_TWICE,
     MISSING_ANNOTATION,

@@ -11,7 +11,7 @@ from backbones.errors import DataError
 from backbones.progress import progress_bar
 from detection.data.coco import picture_folder
 from detection.data.json_columns import read_json
-from detection.data.prepare_archives import PICTURE_ENDINGS, Unpacked, check_harmless, differences
+from detection.data.preparing.archives import PICTURE_ENDINGS, Unpacked, check_harmless, differences
 
 OFFICIAL = {
     "train2014": {"pictures": 82_783, "objects": 604_907},
