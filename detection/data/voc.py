@@ -38,6 +38,18 @@ class VocObject(NamedTuple):
     corners: tuple[float, float, float, float]
     difficult: bool
 
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2) that count from zero, as everywhere else here."""
+        xmin, ymin, xmax, ymax = self.corners
+        return xmin - 1, ymin - 1, xmax, ymax
+
+    @property
+    def has_area(self) -> bool:
+        """False where corners are swapped or coincide: that would be one pixel, and is taken for a mistake."""
+        xmin, ymin, xmax, ymax = self.corners
+        return xmax > xmin and ymax > ymin
+
 
 class VocEntry(NamedTuple):
     """A picture that a list names, where its annotation and itself belong, and whether the picture is there."""
@@ -260,10 +272,10 @@ def _flatten(pictures: list[_Picture], class_names: list[str], bad_boxes: BadBox
         return f"{pictures[owners[row]].xml}: box ({corners}) of '{objects[row].name}'"
 
     sizes = np.array([p.size for p in pictures], dtype=np.int64).reshape(-1, 2)
-    corners = np.array([o.corners for o in objects], dtype=np.float64).reshape(-1, 4)
-    has_area = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+    boxes = np.array([o.box for o in objects], dtype=np.float64).reshape(-1, 4)
+    has_area = np.array([o.has_area for o in objects], dtype=bool)
     images = np.array(owners, dtype=np.int64)
-    boxes, kept, repaired = check_boxes(corners - (1, 1, 0, 0), sizes[images], has_area, bad_boxes, describe)
+    boxes, kept, repaired = check_boxes(boxes, sizes[images], has_area, bad_boxes, describe)
 
     def keep(values: list[Any]) -> np.ndarray:
         return np.array(values)[kept] if values else np.zeros(0)

@@ -1,8 +1,7 @@
 """Reading a COCO annotation file for a check: whatever is wrong becomes a finding, and the reading goes on."""
 
 import math
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from backbones.errors import ConfigError, DataError
@@ -20,7 +19,7 @@ from detection.data.checking.scan import (
     ScannedPicture,
     SplitScan,
 )
-from detection.data.coco import PICTURE_FOLDERS, annotation_files, check_split_name, picture_folder
+from detection.data.coco import PICTURE_FOLDERS, PictureSearch, annotation_files, check_split_name, picture_folder
 from detection.data.json_columns import read_json, short
 
 
@@ -134,7 +133,7 @@ class _CocoFile:
             self._find(BAD_ENTRY, "has other categories than the file it is joined with")
 
     def _read_images(self, images: list) -> None:
-        listings: dict[str, set[str]] = {}
+        search = PictureSearch(self._folder)
         for number, entry in enumerate(images, 1):
             identity, name, size = _get(entry, "id"), _get(entry, "file_name"), _size(entry)
             about = f"image {str(identity)[:40]}" if type(identity) in (int, str) else f"image number {number}"
@@ -149,11 +148,14 @@ class _CocoFile:
                 self._elsewhere.add(identity)
                 continue
             place = self._picture_of[identity] = len(self._scan.pictures)
-            path, is_there = self._locate(name, listings)
-            self._scan.pictures.append(ScannedPicture(path, self.path, about, size, is_there, self.with_objects))
+            path = search.path(name) if isinstance(name, str) else None
+            is_there = path is not None and search.is_there(path)
+            self._scan.pictures.append(
+                ScannedPicture(str(path or ""), self.path, about, size, is_there, self.with_objects)
+            )
             if size is None:
                 self._scan.find_in_picture(BAD_ENTRY, place, "has no height and width of 1 or more")
-            if not path:
+            if path is None:
                 self._scan.find_in_picture(BAD_ENTRY, place, f"file_name {short(name)} names no file in {self._folder}")
             elif not is_there:
                 self._scan.find_in_picture(MISSING_PICTURE, place, f"its picture {path} is missing")
@@ -161,21 +163,6 @@ class _CocoFile:
             self._find(BAD_ENTRY, "lists no pictures")
         if len({type(identity) for identity in self._picture_of}) > 1:
             self._find(BAD_ENTRY, "some image ids are numbers and some are strings")
-
-    def _locate(self, name: Any, listings: dict[str, set[str]]) -> tuple[str, bool]:
-        """Path of a picture, empty for a bad name, and whether it is there; `listings` keeps what folders hold."""
-        if not isinstance(name, str) or "\\" in name or "\0" in name:
-            return "", False
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            return "", False
-        parent = self._folder / path.parent
-        if str(parent) not in listings:
-            try:
-                listings[str(parent)] = set(os.listdir(parent))
-            except (OSError, ValueError):  # ValueError: a name that can't be encoded
-                listings[str(parent)] = set()
-        return str(self._folder / path), path.name in listings[str(parent)]
 
     def _read_objects(self, objects: list) -> None:
         seen: set[int | str] = set()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backbones.data.findings import Kind
+from detection.data.annotations import judge_boxes
 from detection.data.checking.scan import UNKNOWN_CLASS, SplitScan
 
 NO_AREA = Kind("no_area", "error", "boxes without area (data.bad_boxes repair leaves them out)")
@@ -30,20 +31,19 @@ def check_boxes_of(scan: SplitScan, min_box: float) -> None:
     if not scan.annotated:
         return
     boxes, has_area = scan.objects.boxes, scan.objects.has_area
-    sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.float64).reshape(-1, 2)[scan.objects.images]
+    sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.int64).reshape(-1, 2)[scan.objects.images]
     known = (sizes > 0).all(1)
     with np.errstate(over="ignore", invalid="ignore"):  # boxes may be of any numbers
-        clipped = boxes.clip(0, sizes[:, [1, 0, 1, 0]])
-        beyond = np.where(known, np.abs(clipped - boxes).max(1, initial=0), 0)
+        judged = judge_boxes(boxes, sizes, has_area)
         sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
+    outside = has_area & known & judged.bad
     for row in np.flatnonzero(~has_area).tolist():
         scan.find_in_box(NO_AREA, row, "has no area")
-    outside = has_area & ((beyond > 1) | (known & (clipped[:, 2:] <= clipped[:, :2]).any(1)))
     for row in np.flatnonzero(outside).tolist():
         height, width = sizes[row]
-        scan.find_in_box(OUTSIDE, row, f"reaches outside its {width:g}x{height:g} picture")
-    for row in np.flatnonzero(has_area & ~outside & (beyond > _ROUNDING)).tolist():
-        scan.find_in_box(CLIPPED, row, f"reaches {beyond[row]:.2g} pixels outside")
+        scan.find_in_box(OUTSIDE, row, f"reaches outside its {width}x{height} picture")
+    for row in np.flatnonzero(has_area & known & ~judged.bad & (judged.beyond > _ROUNDING)).tolist():
+        scan.find_in_box(CLIPPED, row, f"reaches {judged.beyond[row]:.2g} pixels outside")
     for row in np.flatnonzero(has_area & (sides < min_box)).tolist():
         scan.find_in_box(TINY_BOX, row, "is tiny")
     _find_same(scan)

@@ -110,12 +110,15 @@ def _scan_picture(scan: SplitScan, entry: VocEntry) -> None:
         except DataError as error:
             problems.append((BAD_ENTRY, f"object {number}: {_reason(error, entry.xml)}"))
             continue
-        xmin, ymin, xmax, ymax = found.corners
-        box = (xmin - 1, ymin - 1, xmax, ymax)
-        area = (box[2] - box[0]) * (box[3] - box[1])
-        has_area = xmax > xmin and ymax > ymin
-        label = scan.add_class(found.name)
-        scan.add_object(picture, label, box, area=area, has_area=has_area, ignore=found.difficult)
+        x1, y1, x2, y2 = found.box
+        scan.add_object(
+            picture,
+            scan.add_class(found.name),
+            found.box,
+            area=(x2 - x1) * (y2 - y1),
+            has_area=found.has_area,
+            ignore=found.difficult,
+        )
     for kind, message in problems:
         scan.find(kind, xml, message, picture)
 
