@@ -11,6 +11,7 @@ from backbones.engine.run import check_writable
 from backbones.errors import ConfigError, DataError
 from detection.check_drawing import draw_sheets
 from detection.data.checking.coco import usual_coco_splits
+from detection.data.checking.scan import SplitScan
 from detection.data.checking.splits import all_findings, check_detection_set
 from detection.data.checking.table import describe_split, format_splits
 from detection.data.checking.voc import usual_voc_splits
@@ -51,10 +52,10 @@ def check_data(
         draw_output: the folder for the drawn sheets (PNG).
         output: a JSON file for all findings (the first few of each kind are printed).
     """
-    if min_side < 0 or workers < 0 or not min_box >= 0 or rare < 0 or draw < 0:
-        raise ConfigError(
-            f"min_side {min_side}, min_box {min_box:g}, rare {rare}, workers {workers}, draw {draw}: give 0 or more"
-        )
+    numbers = {"min_side": min_side, "min_box": min_box, "rare": rare, "workers": workers, "draw": draw}
+    for option, number in numbers.items():
+        if not number >= 0:
+            raise ConfigError(f"{option} {number:g}: give 0 or more")
     if bool(draw) != (draw_output is not None):
         raise ConfigError("draw and draw_output belong together: say how many pictures, and the folder for them")
     if draw and name == "folder":
@@ -75,6 +76,11 @@ def check_data(
     scans = check_detection_set(
         name, Path(root), splits, min_side=min_side, min_box=min_box, rare=rare, workers=workers
     )
+    _tell(root, scans, draw, draw_output, output)
+
+
+def _tell(root: str, scans: Sequence[SplitScan], draw: int, draw_output: str | None, output: str | None) -> None:
+    """Prints what was found in a detection set, and writes and draws what is asked for."""
     summary = f"{root}\n{format_splits(scans)}"
     if draw_output is not None:
         sheets = draw_sheets(scans, draw, Path(draw_output))

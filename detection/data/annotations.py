@@ -14,6 +14,10 @@ from detection.structures import Target
 
 BadBoxes = Literal["error", "repair", "keep"]
 
+# Pixels: areas below these are COCO's small and medium objects. COCO's metric counts an object of exactly such an area
+# in the ranges on both sides.
+SMALL, MEDIUM = 32**2, 96**2
+
 
 @dataclass
 class Annotations:

@@ -11,12 +11,11 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
 
-from backbones.data.pictures import read_image_size
+from backbones.data.pictures import ENDINGS, read_image_size
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The training sets of the paper by their usual names (4.3).
 UNIONS = {
@@ -187,7 +186,7 @@ def find_entries(folder: Path, identities: Sequence[str]) -> list[VocEntry]:
     """Where annotation and picture of each lie in a year folder."""
     picture_folder = folder / "JPEGImages"
     files = sorted(os.listdir(picture_folder)) if picture_folder.is_dir() else []
-    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in PICTURE_SUFFIXES}
+    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in ENDINGS}
     return [
         VocEntry(
             identity,

@@ -157,9 +157,9 @@ def test_makes_the_coco_layout(archives: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(read_coco_split(output, "train2014+minival2014")) == 4
     assert not read_coco_split(output, "test-dev2015", need_annotations=False).annotated
     text = capsys.readouterr().out
-    assert re.search(r"^train2014 +3 +3 +instances +3$", text, re.MULTILINE)
-    assert re.search(r"^minival2014 +1 +1 +instances +1$", text, re.MULTILINE)
-    assert re.search(r"^test-dev2015 +1 +1 +image_info +-$", text, re.MULTILINE)
+    assert re.search(r"^train2014 +3 +3 +3 +0$", text, re.MULTILINE)
+    assert re.search(r"^minival2014 +1 +1 +1 +0$", text, re.MULTILINE)
+    assert re.search(r"^test-dev2015 +1 +1 +- +-$", text, re.MULTILINE)
     assert "train2014: the official set has 82,783 pictures and 604,907 objects." in text
     assert text.endswith(f"--name coco --root {output} --splits train2014 val2014\n")
     main(arguments("coco", archives, output))
@@ -168,10 +168,12 @@ def test_makes_the_coco_layout(archives: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_some_archives_alone(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(["coco", "--archives", str(archives / "train2014.zip"), "--output", str(tmp_path / "a")])
-    assert re.search(r"^train2014 +- +3 +not in these archives", capsys.readouterr().out, re.MULTILINE)
+    text = capsys.readouterr().out
+    assert re.search(r"^train2014 +- +3 +- +-$", text, re.MULTILINE)
+    assert "train2014: its annotations are not in these archives." in text
     annotations = str(archives / "annotations_trainval2014.zip")
     main(["coco", "--archives", annotations, "--output", str(tmp_path / "b")])
-    assert "train2014: 3 of its pictures are not in train2014/: is an archive missing?" in capsys.readouterr().out
+    assert f"train2014: 3 of its pictures are not in {tmp_path}/b/train2014: is an" in capsys.readouterr().out
     main(["voc", "--archives", str(archives / "VOCtest_06-Nov-2007.tar"), "--output", str(tmp_path / "c")])
     assert capsys.readouterr().out.endswith("--splits VOC2007/test\n")
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from backbones.data.findings import Finding, Kind
-from backbones.data.folder import ENDINGS
+from backbones.data.pictures import ENDINGS
 
 WRONG_ROOT = Kind("wrong_root", "error", "not the folder that holds the splits")
 MISSING_SPLIT = Kind("missing_split", "error", "a split without a folder")

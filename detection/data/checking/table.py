@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from backbones.data.findings import printable
+from backbones.markdown import format_table
+from detection.data.annotations import MEDIUM, SMALL
 from detection.data.checking.objects import count_classes
 from detection.data.checking.scan import SplitScan
-
-SMALL, MEDIUM = 32**2, 96**2  # pixels: areas below these are COCO's small and medium objects
 
 
 def describe_split(scan: SplitScan) -> dict[str, Any]:
@@ -34,28 +34,21 @@ def describe_split(scan: SplitScan) -> dict[str, Any]:
 
 def format_splits(scans: Sequence[SplitScan]) -> str:
     """A row for each split, then one for each class with its objects in each split."""
-    width = max(5, *(len(scan.name) for scan in scans))
-    ignored = scans[0].ignored
-    rows = [
-        f"{'split':<{width}} {'pictures':>9} {'objects':>9} {'classes':>8} {ignored:>9} {'a picture':>14} "
-        f"{'small':>9} {'medium':>9} {'large':>9}"
-    ]
     counts = {printable(scan.name): describe_split(scan) for scan in scans}
+    rows = [["split", "pictures", "objects", "classes", scans[0].ignored, "a picture", "small", "medium", "large"]]
     for name, split in counts.items():
-        row = f"{name:<{width}} {split['pictures']:>9,}"
+        row = [name, f"{split['pictures']:,}"]
         if "objects" in split:
             least, median, most = split["objects_a_picture"]
-            row += f" {split['objects']:>9,} {sum(n > 0 for n in split['classes'].values()):>8,} {split[ignored]:>9,}"
-            row += f" {f'{least} / {median:g} / {most}':>14}"
-            row += "".join(f" {split[size]:>9,}" for size in ("small", "medium", "large"))
-        rows.append(row)
-    rows.append("(a picture: objects, fewest / median / most; small and medium: areas below 32x32 and 96x96 pixels)")
-    with_objects = [name for name in counts if "classes" in counts[name]]
-    names = list(dict.fromkeys(c for name in with_objects for c in counts[name]["classes"]))
-    if names:
-        column = max(5, *(min(len(name), 40) for name in names))
-        rows += ["", f"{'class':<{column}}" + "".join(f" {name:>{max(9, len(name))}}" for name in with_objects)]
-        for c in names:
-            cells = (f" {counts[name]['classes'].get(c, 0):>{max(9, len(name))},}" for name in with_objects)
-            rows.append(f"{printable(c[:40]):<{column}}" + "".join(cells))
-    return "\n".join(rows)
+            classes = sum(count > 0 for count in split["classes"].values())
+            row += [f"{split['objects']:,}", f"{classes:,}", f"{split[scans[0].ignored]:,}"]
+            row += [f"{least} / {median:g} / {most}", *(f"{split[size]:,}" for size in ("small", "medium", "large"))]
+        rows.append(row + [""] * (len(rows[0]) - len(row)))
+    lines = [format_table(rows, texts=1, bars=False)]
+    lines.append("(a picture: objects, fewest / median / most; small and medium: areas below 32x32 and 96x96 pixels)")
+    classes_of = {name: split["classes"] for name, split in counts.items() if "classes" in split}
+    if names := list(dict.fromkeys(name for classes in classes_of.values() for name in classes)):
+        rows = [["class", *classes_of]]
+        rows += [[printable(c[:40]), *(f"{classes.get(c, 0):,}" for classes in classes_of.values())] for c in names]
+        lines += ["", format_table(rows, texts=1, bars=False)]
+    return "\n".join(lines)

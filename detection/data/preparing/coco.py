@@ -2,16 +2,19 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from backbones.data.unpacking import Unpacking, open_archive
+from backbones.data.pictures import ENDINGS
+from backbones.data.unpacking import Readable, Unpacking, open_archive
 from backbones.data.zip import open_zip
 from backbones.errors import DataError
+from backbones.markdown import format_table
 from backbones.progress import progress_bar
-from detection.data.coco import picture_folder
-from detection.data.json_columns import read_json
-from detection.data.preparing.archives import PICTURE_ENDINGS, Unpacked, check_harmless, differences
+from detection.data.checking.coco import scan_coco
+from detection.data.checking.scan import UNREADABLE, SplitScan
+from detection.data.preparing.archives import NAME, Contents, Layout
+from detection.data.preparing.summary import count_splits, differences
 
 OFFICIAL = {
     "train2014": {"pictures": 82_783, "objects": 604_907},
@@ -27,13 +30,20 @@ OFFICIAL = {
 }
 
 _LARGEST_JSON = 2**31  # bytes; the largest official one is of 2**29
-_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-_PICTURE = re.compile(rf"((?:train|val|test)[0-9]{{4}})/{_NAME}\.(?:jpg|jpeg|png)")
-_ANNOTATIONS = re.compile(r"annotations/(instances|image_info)_([A-Za-z0-9][A-Za-z0-9_-]{0,99})\.json")
+_PICTURE = re.compile(rf"((?:train|val|test)[0-9]{{4}})/{NAME}\.(?:jpg|jpeg|png)")
+_ANNOTATIONS = re.compile(r"annotations/(?:instances|image_info)_([A-Za-z0-9][A-Za-z0-9_-]{0,99})\.json")
 _KNOWN = re.compile(r"annotations/(?:captions|person_keypoints|stuff|panoptic)_[A-Za-z0-9_-]+\.(?:json|zip)")
 
 
-def prepare_coco(archives: Sequence[Path], lists: Sequence[Path], output: Path) -> Unpacked:
+def _place(name: str) -> str | None:
+    plain = name.removeprefix("./")
+    return plain if _PICTURE.fullmatch(plain) or _ANNOTATIONS.fullmatch(plain) else None
+
+
+_LAYOUT = Layout(_place, _KNOWN, _LARGEST_JSON, "train2017/000000000009.jpg or annotations/instances_train2017.json")
+
+
+def prepare_coco(archives: Sequence[Path], lists: Sequence[Path], output: Path) -> Contents:
     """Writes pictures and annotations of objects below `output`, all but those that are there.
 
     The archives are gone through first, as far as their directories tell, before anything is written.
@@ -45,97 +55,62 @@ def prepare_coco(archives: Sequence[Path], lists: Sequence[Path], output: Path) 
     Raises:
         DataError: an archive is damaged or of another form, or the folder can't be written.
     """
-    found = Unpacked()
-    total = 0
+    contents = Contents()
     for archive in archives:
-        before = len(found.files)
         with open_zip(archive) as members:
-            for member in members:
-                if (name := _wanted(member.name, archive, found)) is not None:
-                    found.add(name, member.size, _LARGEST_JSON, f"{archive}: {name}")
-                    total += member.packed
-        if len(found.files) == before:
-            raise DataError(
-                f"{archive}: holds nothing new of the form train2017/000000000009.jpg or "
-                "annotations/instances_train2017.json: name the official archives, each once"
-            )
+            contents.survey(archive, members, _LAYOUT)
     for path in lists:
         with open_archive(path) as content:
             if not _ANNOTATIONS.fullmatch(f"annotations/{path.name}"):
                 raise DataError(f"{path}: a list of pictures is called instances_<split>.json")
-            found.add(f"annotations/{path.name}", content.left, _LARGEST_JSON, str(path))
-            total += content.left
+            contents.add(f"annotations/{path.name}", content.left, _LARGEST_JSON, str(path))
+    total = sum(path.stat().st_size for path in [*archives, *lists])
     with Unpacking(output, output / ".partial", total, "COCO") as folder:
-        done = 0
-        for archive in archives:
-            with open_zip(archive) as members:
-                for member in members:
-                    if (name := _wanted(member.name, archive, Unpacked())) is not None:
-                        found.written += folder.put(name, member.size, member.data)
-                        folder.show(done := done + member.packed)
-        for path in lists:
-            with open_archive(path) as content:
-                size = content.left
-                found.written += folder.put(f"annotations/{path.name}", size, content)
-                folder.show(done := done + size)
-    return found
+        for place, size, data, done in _files(archives, lists):
+            contents.written += folder.put(place, size, data)
+            folder.show(done)
+        folder.show(total)
+    return contents
 
 
-def _wanted(name: str, archive: Path, found: Unpacked) -> str | None:
-    """Where a file belongs below the output, None if it is left out; foreign ones are counted."""
-    plain = check_harmless(name, archive)
-    if _PICTURE.fullmatch(plain) or _ANNOTATIONS.fullmatch(plain):
-        return plain
-    if not _KNOWN.fullmatch(plain):
-        found.foreign[plain.rpartition("/")[0] or plain] += 1
-    return None
+def _files(archives: Sequence[Path], lists: Sequence[Path]) -> Iterator[tuple[str, int, Readable, int]]:
+    """Place, size and content of each wanted file, and how many bytes have been read when it is done."""
+    before = 0
+    for archive in archives:
+        done = before
+        with open_zip(archive) as members:
+            for member in members:
+                done += member.packed
+                if (place := _place(member.name)) is not None:
+                    yield place, member.size, member.data, done
+        before += archive.stat().st_size
+    for path in lists:
+        with open_archive(path) as content:
+            before += content.left
+            yield f"annotations/{path.name}", content.left, content, before
 
 
-def summarise_coco(output: Path, unpacked: Unpacked) -> tuple[str, list[str]]:
+def summarise_coco(output: Path, contents: Contents) -> tuple[str, list[str]]:
     """A table of what the archives are of, with what differs from the official sets, and the splits with objects."""
-    matches = [match for name in unpacked.files if (match := _ANNOTATIONS.fullmatch(name))]
-    folders = dict.fromkeys(match[1] for name in unpacked.files if (match := _PICTURE.fullmatch(name)))
-    names = sorted({match[2]: match[1] for match in matches}.items(), key=lambda n: (not n[0].startswith("train"), n))
-    rows = [f"{'split':<20} {'pictures':>9} {'there':>9} {'annotations':>26} {'objects':>9}"]
-    notes = []
-    there = {folder: _pictures_in(output / folder) for folder in folders}
-    with progress_bar(names, unit="file", description="counting") as bar:
-        for name, form in bar:
-            pictures, objects = _count(output / "annotations" / f"{form}_{name}.json", with_objects=form == "instances")
-            folder = picture_folder(output, name).name
-            here = there.setdefault(folder, _pictures_in(output / folder))
-            lacking = len(pictures - here)
-            rows.append(
-                f"{name:<20} {len(pictures):>9,} {len(pictures) - lacking:>9,} {form:>26} "
-                f"{f'{objects:,}' if form == 'instances' else '-':>9}"
-            )
-            notes += differences(name, {"pictures": len(pictures), "objects": objects}, OFFICIAL.get(name, {}))
-            if lacking:
-                notes.append(f"{name}: {lacking:,} of its pictures are not in {folder}/: is an archive missing?")
-    annotated = {name for name, _ in names}
+    names = {match[1] for name in contents.files if (match := _ANNOTATIONS.fullmatch(name))}
+    in_order = sorted(names, key=lambda name: (not name.startswith("train"), name))
+    with progress_bar(in_order, unit="split", description="counting") as bar:
+        scans = [_scan(output, name) for name in bar]
+    rows, notes = count_splits(scans, OFFICIAL)
+    folders = dict.fromkeys(match[1] for name in contents.files if (match := _PICTURE.fullmatch(name)))
     for folder in folders:
-        if folder not in annotated:
-            rows.append(f"{folder:<20} {'-':>9} {len(there[folder]):>9,} {'not in these archives':>26} {'-':>9}")
-            notes += differences(folder, {"pictures": len(there[folder])}, _pictures_alone(folder))
-    return "\n".join(rows + notes), [name for name, form in names if form == "instances"]
+        if folder not in names:
+            there = sum(Path(entry.name).suffix.lower() in ENDINGS for entry in os.scandir(output / folder))
+            rows.append([folder, "-", f"{there:,}", "-", "-"])
+            notes += differences(folder, {"pictures": there}, OFFICIAL.get(folder, {}))
+            notes.append(f"{folder}: its annotations are not in these archives.")
+    table = format_table([["split", "pictures", "there", "objects", "crowd"], *rows], texts=1, bars=False)
+    return "\n".join([table, *notes]), [scan.name for scan in scans if scan.annotated]
 
 
-def _pictures_alone(folder: str) -> dict[str, int]:
-    return {key: count for key, count in OFFICIAL.get(folder, {}).items() if key == "pictures"}
-
-
-def _pictures_in(folder: Path) -> set[str]:
-    """Names of the pictures in a folder."""
-    if not folder.is_dir():
-        return set()
-    return {entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURE_ENDINGS)}
-
-
-def _count(file: Path, with_objects: bool) -> tuple[set[str], int]:
-    """The names of the pictures that an annotation file lists, and how many objects it has."""
-    data = read_json(file)
-    wanted = ("images", "annotations") if with_objects else ("images",)
-    if not isinstance(data, dict) or any(not isinstance(data.get(key), list) for key in wanted):
-        raise DataError(f"{file}: not a COCO annotation file (an object with {' and '.join(wanted)})")
-    names = {str(image.get("file_name")) for image in data["images"] if isinstance(image, dict)}
-    return names, len(data["annotations"]) if with_objects else 0
+def _scan(output: Path, name: str) -> SplitScan:
+    scan = scan_coco(output, name)
+    for finding in scan.findings:
+        if finding.kind is UNREADABLE:
+            raise DataError(f"{finding.file}: {finding.message}")
+    return scan
