@@ -15,6 +15,7 @@ from backbones.data.pictures import ENDINGS, read_image_size
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles
+from detection.data.roots import instead, voc_root_near
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The training sets of the paper by their usual names (4.3).
@@ -118,7 +119,7 @@ def voc_lists(root: Path, split: str) -> list[tuple[Path, str]]:
     if missing and root.is_dir():
         raise DataError(
             f"{root}: split '{split}' is {UNIONS[split]}, and there is no year folder {' or '.join(missing)} "
-            "(with ImageSets/Main) in it"
+            f"(with ImageSets/Main) in it{instead(voc_root_near(root), root)}"
         )
     return [year_folder(root, part) for part in parts]
 
@@ -141,7 +142,8 @@ def year_folder(root: Path, part: str) -> tuple[Path, str]:
     if len(years) == 1:
         return years[0], name
     if not years:
-        raise DataError(f"{root}: neither a VOC year folder (no ImageSets/Main in it) nor a VOCdevkit folder of them")
+        problem = "neither a VOC year folder (no ImageSets/Main in it) nor a VOCdevkit folder of them"
+        raise DataError(f"{root}: {problem}{instead(voc_root_near(root), root)}")
     raise DataError(f"{root} has {', '.join(y.name for y in years)}: write the split as {years[0].name}/{name}")
 
 

@@ -21,6 +21,7 @@ from detection.data.checking.scan import (
 )
 from detection.data.coco import PICTURE_FOLDERS, PictureSearch, annotation_files, check_split_name, picture_folder
 from detection.data.json_columns import read_json, short
+from detection.data.roots import coco_root_near, instead
 
 
 def usual_coco_splits(root: Path) -> list[str]:
@@ -33,7 +34,9 @@ def usual_coco_splits(root: Path) -> list[str]:
     names -= {name for name in names if PICTURE_FOLDERS.get(name) in names}
     found = sorted(names, key=lambda name: (not name.startswith("train"), name))
     if not found:
-        raise ConfigError(f"{root / 'annotations'}: holds no instances_<split>.json; name the splits with --splits")
+        near = coco_root_near(root)
+        advice = instead(near, root) if near else "; name the splits with --splits, or the folder that has annotations/"
+        raise ConfigError(f"{root / 'annotations'}: holds no instances_<split>.json{advice}")
     if len({name[-4:] for name in found if name[-4:].isdigit()}) > 1:
         raise ConfigError(
             f"{root}: has splits of several years, which share pictures ({', '.join(found)}): name those of one with "
