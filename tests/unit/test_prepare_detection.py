@@ -3,10 +3,8 @@
 import fcntl
 import io
 import json
-import multiprocessing
 import os
 import re
-import signal
 import stat
 import struct
 import tarfile
@@ -17,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from official_archives import picture, tar, tree
-from test_voc_reader import box, obj, xml
+from official_archives import killed_at, picture, tar, tree
+from voc_files import box, obj, xml
 
 from detection.data.coco import read_coco_split
 from detection.data.voc import read_voc
@@ -178,35 +176,11 @@ def test_some_archives_alone(archives: Path, tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.endswith("--splits VOC2007/test\n")
 
 
-def killed_at(number: int, early: bool, arguments: list[str]) -> None:
-    """Runs the command in a process of its own, which kills itself when it puts the file of that number there."""
-
-    def run() -> None:
-        rename, count = os.replace, iter(range(1000))
-
-        def rename_or_die(source: Path, target: Path) -> None:
-            last = next(count) == number
-            if last and early:
-                os.truncate(source, 1)  # as if in the middle of writing
-            else:
-                rename(source, target)
-            if last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        os.replace = rename_or_die
-        main(arguments)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("name", ["voc", "coco"])
 @pytest.mark.parametrize(("number", "early"), [(0, True), (3, False), (6, True)])
 def test_a_killed_run_goes_on(archives: Path, tmp_path: Path, name: str, number: int, early: bool) -> None:
     output = tmp_path / "out"
-    killed_at(number, early, arguments(name, archives, output))
+    killed_at(number, early, main, arguments(name, archives, output))
     left = {file: data for file, data in tree(output).items() if not file.startswith(".")}
     assert len(left) == number + (not early)
     assert left.items() <= TREES[name].items()
