@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import tarfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def tar(files: Mapping[str, bytes], form: int = tarfile.USTAR_FORMAT, mode: str 
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zip_of(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive, with an entry for each folder."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name in files}):
+            archive.mkdir(folder)
+        for name, content in files.items():
+            archive.writestr(name, content)
     return file.getvalue()
 
 
