@@ -17,7 +17,9 @@ from backbones.data.imagenet import (
 )
 from backbones.data.readers import read_split
 from backbones.data.statistics import PixelStatistics, compute_statistics, save_statistics, statistics_path
+from backbones.data.unpacking import describe_size
 from backbones.errors import ConfigError, DataError
+from backbones.markdown import format_table
 
 _LARGEST_CROP = 2048  # pixels a side: the mean picture is held in memory several times
 
@@ -62,14 +64,14 @@ def imagenet(output: str, train: str | None = None, val: str | None = None, grou
 
 
 def _summary(output: Path, splits: list[PreparedSplit]) -> str:
-    rows = [f"{'split':<8} {'pictures':>10} {'classes':>8} {'a class':>10} {'size':>9} {'written':>10}"]
+    rows = [["split", "pictures", "classes", "a class", "size", "written"]]
     notes = []
     for split in splits:
         pictures, classes = split.classes.total(), len(split.classes)
         least, most = min(split.classes.values()), max(split.classes.values())
         each = f"{least}" if least == most else f"{least}-{most}"
-        size = f"{split.size / 1e9:.1f} GB" if split.size >= 1e9 else f"{split.size / 1e6:.1f} MB"
-        rows.append(f"{split.name:<8} {pictures:>10,} {classes:>8,} {each:>10} {size:>9} {split.written:>10,}")
+        size = describe_size(split.size)
+        rows.append([split.name, f"{pictures:,}", f"{classes:,}", each, size, f"{split.written:,}"])
         if (pictures, classes) != OFFICIAL[split.name]:
             official_pictures, official_classes = OFFICIAL[split.name]
             notes.append(
@@ -81,7 +83,7 @@ def _summary(output: Path, splits: list[PreparedSplit]) -> str:
                 f"{split.name}: {split.foreign.total():,} file(s) are there that the archive does not hold "
                 f"({more:,} of them in {output / split.name / folder}): training would use them."
             )
-    return "\n".join(rows + notes)
+    return "\n".join([format_table(rows, texts=1, bars=False), *notes])
 
 
 def statistics(

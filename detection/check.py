@@ -7,13 +7,16 @@ from typing import Literal
 
 from backbones.check import check_folders, tell_findings
 from backbones.cli import run_command
+from backbones.data.glance import folders_below
 from backbones.engine.run import check_writable
 from backbones.errors import ConfigError, DataError
 from detection.check_drawing import draw_sheets
-from detection.data.check_coco import usual_coco_splits
-from detection.data.check_sets import all_findings, check_detection_set
-from detection.data.check_table import describe_split, format_splits
-from detection.data.check_voc import usual_voc_splits
+from detection.data.checking.coco import usual_coco_splits
+from detection.data.checking.scan import SplitScan
+from detection.data.checking.splits import all_findings, check_detection_set
+from detection.data.checking.table import describe_split, format_splits
+from detection.data.checking.voc import usual_voc_splits
+from detection.data.roots import coco_root_near, voc_root_near
 
 
 def check_data(
@@ -51,10 +54,10 @@ def check_data(
         draw_output: the folder for the drawn sheets (PNG).
         output: a JSON file for all findings (the first few of each kind are printed).
     """
-    if min_side < 0 or workers < 0 or not min_box >= 0 or rare < 0 or draw < 0:
-        raise ConfigError(
-            f"min_side {min_side}, min_box {min_box:g}, rare {rare}, workers {workers}, draw {draw}: give 0 or more"
-        )
+    numbers = {"min_side": min_side, "min_box": min_box, "rare": rare, "workers": workers, "draw": draw}
+    for option, number in numbers.items():
+        if not number >= 0:
+            raise ConfigError(f"{option} {number:g}: give 0 or more")
     if bool(draw) != (draw_output is not None):
         raise ConfigError("draw and draw_output belong together: say how many pictures, and the folder for them")
     if draw and name == "folder":
@@ -66,6 +69,8 @@ def check_data(
     if output:
         check_writable(Path(output))
     splits = _usual_splits(name, Path(root)) if splits == ["auto"] else splits
+    if name == "folder":
+        _refuse_detection_set(Path(root), splits)
     workers = min(workers, os.cpu_count() or 1)
     if name == "folder":
         check_folders(root, splits, min_side=min_side, workers=workers, output=output)
@@ -75,6 +80,11 @@ def check_data(
     scans = check_detection_set(
         name, Path(root), splits, min_side=min_side, min_box=min_box, rare=rare, workers=workers
     )
+    _tell(root, scans, draw, draw_output, output)
+
+
+def _tell(root: str, scans: Sequence[SplitScan], draw: int, draw_output: str | None, output: str | None) -> None:
+    """Prints what was found in a detection set, and writes and draws what is asked for."""
     summary = f"{root}\n{format_splits(scans)}"
     if draw_output is not None:
         sheets = draw_sheets(scans, draw, Path(draw_output))
@@ -85,18 +95,20 @@ def check_data(
 
 def _usual_splits(name: str, root: Path) -> list[str]:
     if name == "folder":
-        if not any((root / split).is_dir() for split in ("train", "val")):
-            _refuse_detection_set(root)
         return ["train", "val"]
     return usual_voc_splits(root) if name == "voc" else usual_coco_splits(root)
 
 
-def _refuse_detection_set(root: Path) -> None:
+def _refuse_detection_set(root: Path, splits: Sequence[str]) -> None:
     """Says so where the name of the layout was forgotten. Raises ConfigError."""
-    if (root / "ImageSets" / "Main").is_dir() or any(root.glob("VOC*/ImageSets/Main")):
-        raise ConfigError(f"{root}: is of the VOC layout: give --name voc")
-    if any(root.glob("annotations/instances_*.json")):
-        raise ConfigError(f"{root}: is of the COCO layout: give --name coco")
+    has_class_folders = any(True for split in splits for _ in folders_below(root / split, depth=1))
+    if has_class_folders or any((inner / split).is_dir() for inner in folders_below(root, depth=2) for split in splits):
+        return
+    for name, near in (("voc", voc_root_near(root)), ("coco", coco_root_near(root))):
+        if near == root:
+            raise ConfigError(f"{root}: is of the {name.upper()} layout: give --name {name}")
+        if near is not None:
+            raise ConfigError(f"{root}: {near} is of the {name.upper()} layout: give --name {name} --root {near}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

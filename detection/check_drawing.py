@@ -9,7 +9,7 @@ from PIL import Image
 
 from backbones.errors import DataError
 from backbones.progress import progress_bar
-from detection.data.check_scan import SplitScan
+from detection.data.checking.scan import SplitScan
 from detection.data.pictures import read_image
 from detection.drawing import draw_marks, grid, object_marks, save_picture
 
@@ -63,12 +63,11 @@ def draw_picture(scan: SplitScan, place: int) -> Image.Image:
     image = read_image(scan.pictures[place].path)
     height, width = image.shape[1:]
     scale = CELL / max(height, width)
-    table = scan.table[scan.table[:, 0] == place]
+    objects = scan.objects.of_picture(place)
     margin = 1 / scale
-    boxes = table[:, 2:6].clip(-margin, np.tile([width, height], 2) + margin)  # those far outside show at the edge
+    boxes = objects.boxes.clip(-margin, np.tile([width, height], 2) + margin)  # those far outside show at the edge
     names = [name[:40] for name in scan.class_names]
-    labels = table[:, 1].astype(np.int64) + 1
-    marks = object_marks(names, boxes.tolist(), labels.tolist(), (table[:, 8] != 0).tolist())
+    marks = object_marks(names, boxes.tolist(), (objects.labels + 1).tolist(), objects.ignore.tolist())
     return draw_marks(image, marks, scale=scale)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from backbones.cli import run_command
+from backbones.data.pictures import ENDINGS
 from backbones.engine.distributed import join_world
 from backbones.engine.run import refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
@@ -17,8 +18,6 @@ from detection.drawing import draw_detections, save_picture
 from detection.inference.detect import in_original_pixels
 from detection.structures import Detections
 from detection.weights import load_detector
-
-_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def detect(
@@ -86,10 +85,10 @@ def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:
         path = Path(text)
         if path.is_dir():
             inside = path.rglob("*") if recursive else path.iterdir()
-            found = sorted(p for p in inside if p.suffix.lower() in _ENDINGS and p.is_file())
+            found = sorted(p for p in inside if p.suffix.lower() in ENDINGS and p.is_file())
             if not found:
                 deeper = "" if recursive else "; those in folders inside it are taken with --recursive"
-                raise DataError(f"{path}: holds no pictures ({', '.join(sorted(_ENDINGS))}){deeper}")
+                raise DataError(f"{path}: holds no pictures ({', '.join(sorted(ENDINGS))}){deeper}")
             yield from found
         elif path.is_file():
             yield path

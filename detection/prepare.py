@@ -8,9 +8,9 @@ from backbones import prepare
 from backbones.cli import run_commands
 from backbones.errors import ConfigError
 from detection.data.coco import PICTURE_FOLDERS
-from detection.data.prepare_archives import describe_unpacked
-from detection.data.prepare_coco import prepare_coco, summarise_coco
-from detection.data.prepare_voc import prepare_voc, summarise_voc
+from detection.data.preparing.coco import prepare_coco, summarise_coco
+from detection.data.preparing.summary import describe_contents
+from detection.data.preparing.voc import prepare_voc, summarise_voc
 from detection.data.voc import UNIONS
 
 DESCRIPTION = "Brings data sets into the layout that the other commands read, and measures what training wants of them."
@@ -31,10 +31,10 @@ def voc(output: str, archives: list[str]) -> None:
     """
     paths = [Path(archive) for archive in archives]
     _check_distinct(paths)
-    unpacked = prepare_voc(paths, Path(output))
+    contents = prepare_voc(paths, Path(output))
     devkit = Path(output) / "VOCdevkit"
-    table, names = summarise_voc(devkit, unpacked)
-    print("\n".join([str(devkit), table, *describe_unpacked(unpacked)]))
+    table, names = summarise_voc(devkit, contents)
+    print("\n".join([str(devkit), table, *describe_contents(contents)]))
     training = {UNIONS["07+12"], *UNIONS["07+12"].split("+")}
     if set(UNIONS["07+12"].split("+")) <= set(names):
         names = ["07+12", *(name for name in names if name not in training)]
@@ -64,9 +64,9 @@ def coco(
         raise ConfigError("archives and lists are missing: name the official zip files, or loose annotation files")
     paths, loose = [Path(archive) for archive in archives], [Path(file) for file in lists]
     _check_distinct([*paths, *loose])
-    unpacked = prepare_coco(paths, loose, Path(output))
-    table, names = summarise_coco(Path(output), unpacked)
-    print("\n".join([output, table, *describe_unpacked(unpacked)]))
+    contents = prepare_coco(paths, loose, Path(output))
+    table, names = summarise_coco(Path(output), contents)
+    print("\n".join([output, table, *describe_contents(contents)]))
     # Lists out of another split, and another year's splits, share pictures with the others.
     names = [name for name in names if PICTURE_FOLDERS.get(name) not in names and name[-4:] == names[0][-4:]]
     if names:

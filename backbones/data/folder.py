@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from backbones.data.datasets import ClassificationDataset
-from backbones.data.pictures import read_image
+from backbones.data.pictures import ENDINGS, read_image
 from backbones.errors import DataError
-
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def read_folder(root: str | Path, split: str, class_names: list[str] | None = None) -> ClassificationDataset:

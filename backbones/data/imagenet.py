@@ -7,10 +7,11 @@ side. Both are read in one pass and never unpacked elsewhere.
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backbones.data.tar import Section, TarMember, read_tar
 from backbones.data.unpacking import LARGEST_PICTURE, Unpacking, open_archive
@@ -79,7 +80,7 @@ def prepare_training(archive: Path, output: Path) -> PreparedSplit:
     Raises:
         DataError: the archive is damaged or of another form, or the folder can't be written.
     """
-    with open_archive(archive) as tar, _SplitFolder(output, "train", tar) as folder:
+    with _open_split(archive, output, "train") as (tar, folder):
         for outer in read_tar(tar):
             synset, inner = _matched(outer, _CLASS_ARCHIVE, tar), outer.data
             seen: set[str] = set()
@@ -106,7 +107,7 @@ def prepare_validation(archive: Path, truth: Mapping[str, str], output: Path) ->
             another class than that of the ground truth.
     """
     _check_classes(output / "val", truth)
-    with open_archive(archive) as tar, _SplitFolder(output, "val", tar) as folder:
+    with _open_split(archive, output, "val") as (tar, folder):
         for member in read_tar(tar):
             folder.add(truth[_matched(member, _VALIDATION_PICTURE, tar)], member)
         return folder.finish()
@@ -149,23 +150,16 @@ class _SplitFolder:
     """The folder of a split, into which pictures are put whole or not at all.
 
     Args:
-        output: holds the folder.
         name: of the split.
         archive: what is read; its progress is shown.
+        unpacking: the folder, opened.
     """
 
-    def __init__(self, output: Path, name: str, archive: Section):
+    def __init__(self, name: str, archive: Section, unpacking: Unpacking):
         self._archive = archive
         self._size = archive.left
-        self._unpacking = Unpacking(output / name, output / f".{name}.partial", archive.left, name)
+        self._unpacking = unpacking
         self._result = PreparedSplit(name)
-
-    def __enter__(self) -> "_SplitFolder":
-        self._unpacking.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._unpacking.__exit__(*error)
 
     def add(self, synset: str, member: TarMember) -> None:
         """Puts a picture there, unless it is there in its full size."""
@@ -188,3 +182,11 @@ class _SplitFolder:
                 if more > 0:
                     self._result.foreign[folder.name] = more
         return self._result
+
+
+@contextmanager
+def _open_split(archive: Path, output: Path, name: str) -> Iterator[tuple[Section, _SplitFolder]]:
+    """An archive, and the folder that its pictures go into. Raises DataError if one of them can't be opened."""
+    partial = output / f".{name}.partial"
+    with open_archive(archive) as tar, Unpacking(output / name, partial, tar.left, name) as unpacking:
+        yield tar, _SplitFolder(name, tar, unpacking)

@@ -9,6 +9,7 @@ from backbones.errors import DataError
 
 # PIL guesses the format from the content, and some of its formats hand the file to other programs (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}  # of files that are taken for pictures
 MAX_PIXELS = 2**27  # a file of a few kB can decode to gigabytes
 
 

@@ -121,6 +121,11 @@ class Unpacking:
         self._bar.update(done - self._bar.n)
 
 
+def describe_size(size: int) -> str:
+    """A number of bytes as text."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def _is_whole(path: Path, size: int) -> bool:
     try:
         found = path.lstat()

@@ -12,7 +12,8 @@ from typing import IO
 from backbones.data.unpacking import check_is_file
 from backbones.errors import DataError
 
-_MOST_TIMES = 200  # what a file may grow to when it is unpacked; COCO's annotations grow to 6 times their size
+_MOST_TIMES = 200  # what files may grow to when they are unpacked; COCO's annotations grow to 6 times their size
+_LOCAL_HEADER = 30  # bytes before the name of a file that stands in front of its content
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
@@ -67,7 +68,8 @@ def open_zip(archive: Path) -> Iterator[list[ZipMember]]:
     """The files of an archive in their order; folders are passed over.
 
     Raises:
-        DataError: it is no zip archive, is damaged or cut off, or holds anything but files and folders.
+        DataError: it is no zip archive, is damaged or cut off, holds anything but files and folders, or would unpack to
+            far more than its size.
     """
     check_is_file(archive)
     try:
@@ -78,7 +80,8 @@ def open_zip(archive: Path) -> Iterator[list[ZipMember]]:
         infos = [info for info in file.infolist() if not info.is_dir()]
         seen: set[str] = set()
         for info in infos:
-            _check(info, seen, f"{archive}: {ascii(info.filename)[1:-1][:200]}")
+            _check(info, seen, f"{archive}: {_printable(info)}")
+        _check_together(file, archive)
         yield [
             ZipMember(i.filename, i.file_size, i.compress_size, ZipContent(file, i, f"{archive}: {i.filename}"))
             for i in infos
@@ -98,3 +101,20 @@ def _check(info: zipfile.ZipInfo, seen: set[str], source: str) -> None:
     if info.filename in seen:
         raise DataError(f"{source}: is there twice")
     seen.add(info.filename)
+
+
+def _check_together(file: zipfile.ZipFile, archive: Path) -> None:
+    """A bomb has files which share their bytes, so that none of them alone is suspicious."""
+    infos = sorted(file.infolist(), key=lambda info: info.header_offset)
+    ends = [*(info.header_offset for info in infos[1:]), file.start_dir]  # the directory follows the last one
+    for info, end in zip(infos, ends, strict=False):
+        name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+        if info.header_offset + _LOCAL_HEADER + len(name) + info.compress_size > end:
+            raise DataError(f"{archive}: {_printable(info)}: overlaps what follows: the archive is damaged or hostile")
+    total = sum(info.file_size for info in infos)
+    if total > _MOST_TIMES * archive.stat().st_size:
+        raise DataError(f"{archive}: would unpack to {total:,} bytes in all: the archive is damaged or hostile")
+
+
+def _printable(info: zipfile.ZipInfo) -> str:
+    return ascii(info.filename)[1:-1][:200]

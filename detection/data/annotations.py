@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from backbones.errors import DataError
 from detection.structures import Target
 
 BadBoxes = Literal["error", "repair", "keep"]
+
+# Pixels: areas below these are COCO's small and medium objects. COCO's metric counts an object of exactly such an area
+# in the ranges on both sides.
+SMALL, MEDIUM = 32**2, 96**2
 
 
 @dataclass
@@ -175,6 +179,36 @@ def duplicate(values: Sequence[Any]) -> Any:
     return next((v for v in values if v in seen or seen.add(v)), None)  # type: ignore[func-returns-value]
 
 
+class JudgedBoxes(NamedTuple):
+    """What is to be said of M boxes.
+
+    Args:
+        clipped: (M, 4) float64, to their pictures.
+        beyond: (M,) float64, how far they reach outside, in pixels.
+        kept: (M,) bool: they have an area, and some of it inside.
+        bad: (M,) bool: not kept, or more than a pixel outside (less is what rounding, or counting from one, does).
+    """
+
+    clipped: NDArray[np.float64]
+    beyond: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+    bad: NDArray[np.bool_]
+
+
+def judge_boxes(boxes: NDArray[np.float64], sizes: NDArray[np.int64], has_area: NDArray[np.bool_]) -> JudgedBoxes:
+    """Which boxes training can use, by the rules of `check_boxes`.
+
+    Args:
+        boxes: (M, 4) x1, y1, x2, y2.
+        sizes: (M, 2) height and width of each box's picture.
+        has_area: (M,) what the data set's own form of the box says.
+    """
+    clipped = boxes.clip(0, sizes[:, [1, 0, 1, 0]])
+    beyond = np.abs(clipped - boxes).max(axis=1, initial=0)
+    kept = has_area & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    return JudgedBoxes(clipped, beyond, kept, ~kept | (beyond > 1))
+
+
 def check_boxes(
     boxes: NDArray[np.float64],
     sizes: NDArray[np.int64],
@@ -185,9 +219,7 @@ def check_boxes(
     """Looks for boxes without an area and for boxes that reach more than a pixel outside their picture.
 
     Args:
-        boxes: (M, 4) x1, y1, x2, y2.
-        sizes: (M, 2) height and width of each box's picture.
-        has_area: (M,) what the data set's own form of the box says.
+        boxes, sizes, has_area: see `judge_boxes`.
         bad_boxes: "error" raises on the first bad box; "repair" clips them, and leaves out those with nothing left;
             "keep" takes all as they are (official scores are computed on the boxes of the file).
         describe: names file, object and box of a row, for the error.
@@ -200,14 +232,11 @@ def check_boxes(
     """
     if bad_boxes == "keep":
         return boxes, np.ones(len(boxes), dtype=bool), 0
-    clipped = boxes.clip(0, sizes[:, [1, 0, 1, 0]])
-    outside = (np.abs(clipped - boxes) > 1).any(axis=1)
-    kept = has_area & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    bad = outside | ~kept
+    clipped, _, kept, bad = judge_boxes(boxes, sizes, has_area)
     if bad_boxes == "error" and bad.any():
         first = int(bad.argmax())
         height, width = sizes[first]
         problem = "has no area" if not has_area[first] else f"reaches outside its {width}x{height} picture"
         more = f" ({bad.sum() - 1} more in this set)" if bad.sum() > 1 else ""
         raise DataError(f"{describe(first)} {problem}{more}; set --data.bad_boxes repair to clip and drop such boxes")
-    return np.where(bad[:, None], clipped, boxes), kept, int((outside & kept).sum())
+    return np.where(bad[:, None], clipped, boxes), kept, int((bad & kept).sum())

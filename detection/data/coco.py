@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, concatenate, duplicate
-from detection.data.json_columns import Describe, column_of_ids, column_of_numbers, look_up, read_json
+from detection.data.json_columns import Describe, column_of_ids, column_of_numbers, look_up, read_json, short
 from detection.data.pictures import PictureFiles
 
 # Lists of pictures that lie in the folder of another split.
@@ -176,18 +176,39 @@ def _read_objects(
 
 
 def _find_pictures(folder: Path, images: list, image_at: Describe) -> PictureFiles:
-    names = column_of_ids(images, "file_name", (str,), image_at)
-    listings: dict[str, set[str]] = {}  # one listing of a folder is far cheaper than a look at each of 118,000 files
-    for row, name in enumerate(names):
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-            raise DataError(f"{image_at(row)}: file_name '{name}' leads out of {folder}")
+    search, paths = PictureSearch(folder), []
+    for row, name in enumerate(column_of_ids(images, "file_name", (str,), image_at)):
+        if (path := search.path(name)) is None:
+            raise DataError(f"{image_at(row)}: file_name {short(name)} leads out of {folder}")
+        if not search.is_there(path):
+            raise DataError(f"{image_at(row)}: its picture {path} is missing")
+        paths.append(str(path))
+    return PictureFiles(paths)
+
+
+class PictureSearch:
+    """Looks for pictures in a folder: one listing is far cheaper than a look at each of 118,000 files."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._listings: dict[str, set[str]] = {}
+
+    def path(self, name: str) -> Path | None:
+        """Where the picture of that `file_name` belongs; None if no picture in the folder can be called so."""
+        inner = PurePosixPath(name)
+        if "\\" in name or "\0" in name or inner.is_absolute() or ".." in inner.parts or not inner.parts:
+            return None
+        return self._folder / inner
+
+    def is_there(self, path: Path) -> bool:
+        """Whether there is such a file."""
         parent = str(path.parent)
-        if parent not in listings:
-            listings[parent] = set(os.listdir(folder / parent)) if (folder / parent).is_dir() else set()
-        if path.name not in listings[parent]:
-            raise DataError(f"{image_at(row)}: its picture {folder / name} is missing")
-    return PictureFiles([os.path.join(folder, name) for name in names])
+        if parent not in self._listings:
+            try:
+                self._listings[parent] = set(os.listdir(parent))
+            except (OSError, ValueError):  # ValueError: a name that can't be encoded
+                self._listings[parent] = set()
+        return path.name in self._listings[parent]
 
 
 def _no_pictures(index: int) -> torch.Tensor:

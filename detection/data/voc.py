@@ -11,12 +11,12 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
 
-from backbones.data.pictures import read_image_size
+from backbones.data.pictures import ENDINGS, read_image_size
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles
+from detection.data.roots import instead, voc_root_near
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The training sets of the paper by their usual names (4.3).
 UNIONS = {
@@ -37,6 +37,18 @@ class VocObject(NamedTuple):
     name: str
     corners: tuple[float, float, float, float]
     difficult: bool
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2) that count from zero, as everywhere else here."""
+        xmin, ymin, xmax, ymax = self.corners
+        return xmin - 1, ymin - 1, xmax, ymax
+
+    @property
+    def has_area(self) -> bool:
+        """False where corners are swapped or coincide: that would be one pixel, and is taken for a mistake."""
+        xmin, ymin, xmax, ymax = self.corners
+        return xmax > xmin and ymax > ymin
 
 
 class VocEntry(NamedTuple):
@@ -107,7 +119,7 @@ def voc_lists(root: Path, split: str) -> list[tuple[Path, str]]:
     if missing and root.is_dir():
         raise DataError(
             f"{root}: split '{split}' is {UNIONS[split]}, and there is no year folder {' or '.join(missing)} "
-            "(with ImageSets/Main) in it"
+            f"(with ImageSets/Main) in it{instead(voc_root_near(root), root)}"
         )
     return [year_folder(root, part) for part in parts]
 
@@ -130,7 +142,8 @@ def year_folder(root: Path, part: str) -> tuple[Path, str]:
     if len(years) == 1:
         return years[0], name
     if not years:
-        raise DataError(f"{root}: neither a VOC year folder (no ImageSets/Main in it) nor a VOCdevkit folder of them")
+        problem = "neither a VOC year folder (no ImageSets/Main in it) nor a VOCdevkit folder of them"
+        raise DataError(f"{root}: {problem}{instead(voc_root_near(root), root)}")
     raise DataError(f"{root} has {', '.join(y.name for y in years)}: write the split as {years[0].name}/{name}")
 
 
@@ -175,7 +188,7 @@ def find_entries(folder: Path, identities: Sequence[str]) -> list[VocEntry]:
     """Where annotation and picture of each lie in a year folder."""
     picture_folder = folder / "JPEGImages"
     files = sorted(os.listdir(picture_folder)) if picture_folder.is_dir() else []
-    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in PICTURE_SUFFIXES}
+    file_of = {Path(f).stem: f for f in files if Path(f).suffix.lower() in ENDINGS}
     return [
         VocEntry(
             identity,
@@ -260,10 +273,10 @@ def _flatten(pictures: list[_Picture], class_names: list[str], bad_boxes: BadBox
         return f"{pictures[owners[row]].xml}: box ({corners}) of '{objects[row].name}'"
 
     sizes = np.array([p.size for p in pictures], dtype=np.int64).reshape(-1, 2)
-    corners = np.array([o.corners for o in objects], dtype=np.float64).reshape(-1, 4)
-    has_area = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+    boxes = np.array([o.box for o in objects], dtype=np.float64).reshape(-1, 4)
+    has_area = np.array([o.has_area for o in objects], dtype=bool)
     images = np.array(owners, dtype=np.int64)
-    boxes, kept, repaired = check_boxes(corners - (1, 1, 0, 0), sizes[images], has_area, bad_boxes, describe)
+    boxes, kept, repaired = check_boxes(boxes, sizes[images], has_area, bad_boxes, describe)
 
     def keep(values: list[Any]) -> np.ndarray:
         return np.array(values)[kept] if values else np.zeros(0)

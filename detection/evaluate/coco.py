@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.data.annotations import Annotations
+from detection.data.annotations import MEDIUM, SMALL, Annotations
 from detection.evaluate.arrays import DetectionTable, Floats, Indices, box_areas, position_in_run
 from detection.evaluate.matching import (
     FOUND,
@@ -26,7 +26,7 @@ PER_CLASS_METRICS = COCO_METRICS[:6]
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-AREAS = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}  # both ends belong to it
+AREAS = {"": (0, 1e10), "s": (0, SMALL), "m": (SMALL, MEDIUM), "l": (MEDIUM, 1e10)}  # both ends belong to it
 MAX_DETECTIONS = 100  # of a class in a picture
 
 

@@ -1,7 +1,7 @@
 """Pictures and objects of every odd kind, through the commands: trained on, tested on, detected in."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +161,8 @@ def test_trained_on_and_evaluated(
     assert sorted(Path(row["image"]).name for row in rows) == sorted(by_name)
     for row in rows:
         odd = by_name[Path(row["image"]).name]
+        if odd.name == "turned.jpg":  # which `detect` shows upright
+            odd = replace(odd, width=odd.height, height=odd.width)
         for each in row["objects"]:
             assert_inside(each["box"], odd)
         with Image.open(tmp_path / "found" / row["drawn"]) as drawn:

@@ -1,9 +1,16 @@
-"""Archives of the form of ImageNet's official ones, written by Python's `tarfile`, and tiny pictures for them."""
+"""Archives of the form of ImageNet's official ones, written by Python's `tarfile`, and tiny pictures for them.
+
+And how a command that unpacks them is killed.
+"""
 
 import base64
 import io
+import multiprocessing
+import os
+import signal
 import tarfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +62,17 @@ def tar(files: Mapping[str, bytes], form: int = tarfile.USTAR_FORMAT, mode: str 
     return file.getvalue()
 
 
+def zip_of(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive, with an entry for each folder."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name in files}):
+            archive.mkdir(folder)
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
 def training_archive(path: Path, classes: Mapping[str, Mapping[str, bytes]]) -> Path:
     """ILSVRC2012_img_train.tar: synset -> file name -> content."""
     path.write_bytes(tar({f"{synset}.tar": tar(files) for synset, files in classes.items()}))
@@ -82,3 +100,31 @@ def validation_name(number: int) -> str:
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder, hidden ones included."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_at(number: int, early: bool, command: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Runs the command in a process of its own, which kills itself when it puts the file of that number there.
+
+    Args:
+        early: before that file is whole.
+    """
+
+    def run() -> None:
+        rename, count = os.replace, iter(range(1000))
+
+        def rename_or_die(source: Path, target: Path) -> None:
+            last = next(count) == number
+            if last and early:
+                os.truncate(source, 1)  # as if in the middle of writing
+            else:
+                rename(source, target)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = rename_or_die  # type: ignore[assignment]
+        command(arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from official_archives import picture
 from PIL import Image
 
-from backbones.data.check_layout import ClassFolder
-from backbones.data.check_pictures import inspect_picture, inspect_pictures
-from backbones.data.checks import check_class_folders, find_duplicates
+from backbones.data.checking.class_folders import check_class_folders, find_duplicates
+from backbones.data.checking.layout import ClassFolder
+from backbones.data.checking.pictures import inspect_picture, inspect_pictures
 from backbones.data.findings import format_findings
 from backbones.data.pictures import read_image
 from backbones.errors import DataError
@@ -313,7 +313,7 @@ def test_a_picture_that_kills_its_reader_is_a_finding(tmp_path: Path, monkeypatc
     names = [f"{k}{'bad' if k in (3, 40, 41) else ''}.png" for k in range(50)]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(picture(number, kind="PNG"))
-    monkeypatch.setattr("backbones.data.check_pictures.inspect_picture", dies_at)
+    monkeypatch.setattr("backbones.data.checking.pictures.inspect_picture", dies_at)
     found = list(inspect_pictures([str(tmp_path / name) for name in names], min_side=32, workers=2))
     assert len(found) == 50
     assert {names[k]: [f.kind.name for f in i.findings] for k, i in enumerate(found) if i.findings} == {

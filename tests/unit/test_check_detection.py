@@ -1,93 +1,47 @@
-"""`check_data.py` on detection sets: what is planted is found, nothing else; it fails where the readers fail."""
+"""`check_data.py` on detection sets: its table and drawings, which splits it takes, what it says of a wrong root."""
 
-import copy
 import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from official_archives import picture
+from checked_sets import CAT, SIZE, check, coco_data, make_coco, make_voc, write_coco, write_voc
 from PIL import Image
-from test_voc_reader import box, obj, xml
+from voc_files import box, obj, xml
 
-from backbones.data.findings import format_findings
-from backbones.errors import DataError
 from detection.check import main
 from detection.check_drawing import choose, draw_picture
-from detection.data.check_coco import scan_coco
-from detection.data.check_objects import check_boxes_of
-from detection.data.check_scan import SplitScan
-from detection.data.check_sets import all_findings, check_detection_set
-from detection.data.check_table import describe_split
-from detection.data.check_voc import scan_voc
-from detection.data.coco import read_coco_split
-from detection.data.voc import read_voc
+from detection.data.checking.coco import scan_coco
 
-SIZE = "<size><width>40</width><height>40</height></size>"
-
-
-def write_voc(root: Path, year: str, lists: dict[str, list[str]], number: int = 0) -> None:
-    """A year of pictures of noise, 40x40, with a cat and a difficult dog each."""
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / year / folder).mkdir(parents=True, exist_ok=True)
-    for name, stems in lists.items():
-        (root / year / f"ImageSets/Main/{name}.txt").write_text("".join(f"{stem}\n" for stem in stems))
-        for stem in stems:
-            number += 1
-            (root / year / f"JPEGImages/{stem}.jpg").write_bytes(picture(number))
-            dog = obj("dog", box(11, 11, 30, 40), "<difficult>1</difficult>")
-            (root / year / f"Annotations/{stem}.xml").write_text(xml(obj("cat"), dog, size=SIZE))
+Refused = Callable[..., str]
 
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    write_voc(tmp_path, "VOC2007", {"trainval": ["a", "b"], "test": ["c"]})
-    return tmp_path
-
-
-def coco_data(identities: list[int]) -> dict[str, Any]:
-    return {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 40} for i in identities],
-        "annotations": [
-            {"id": 10 * i + k, "image_id": i, "category_id": 18, "bbox": [4, 4 + k, 20, 9], "area": 90, "iscrowd": k}
-            for i in identities
-            for k in (0, 1)
-        ],
-        "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
-    }
-
-
-def write_coco(root: Path, split: str, data: Any) -> None:
-    (root / "annotations").mkdir(exist_ok=True)
-    (root / f"annotations/instances_{split}.json").write_text(json.dumps(data))
+    (tmp_path / "devkit").mkdir()
+    return make_voc(tmp_path / "devkit")
 
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    for split, identities in (("train2017", [1, 2]), ("val2017", [3])):
-        (tmp_path / split).mkdir()
-        for i in identities:
-            (tmp_path / split / f"{i}.jpg").write_bytes(picture(i))
-        write_coco(tmp_path, split, coco_data(identities))
-    return tmp_path
+    (tmp_path / "coco").mkdir()
+    return make_coco(tmp_path / "coco")
 
 
-def check(name: Any, root: Path, *splits: str, rare: int = 0) -> list[SplitScan]:
-    return check_detection_set(name, root, splits, min_side=32, min_box=2, rare=rare, workers=0)
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture) -> Refused:
+    """Runs the command, which must leave with exit code 2; returns its error message."""
 
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 2
+        return re.split(r"[\r\n]", capsys.readouterr().err.rstrip())[-1]
 
-def found(scans: list[SplitScan]) -> dict[str, list[str]]:
-    """Kind -> what is said, each as "file: message"."""
-    kinds: dict[str, list[str]] = {}
-    for finding in all_findings(scans):
-        kinds.setdefault(finding.kind.name, []).append(f"{Path(finding.file).name}: {finding.message}")
-    return kinds
+    return refused
 
 
 def test_a_clean_set_and_its_table(voc: Path, coco: Path, capsys: pytest.CaptureFixture) -> None:
@@ -106,190 +60,7 @@ def test_a_clean_set_and_its_table(voc: Path, coco: Path, capsys: pytest.Capture
     assert re.search(r"^person +0 +0$", text, re.MULTILINE)
 
 
-def replace_xml(text: str) -> Callable[[Path], Any]:
-    return lambda root: (root / "VOC2007/Annotations/a.xml").write_text(text)
-
-
-def replace_picture(content: bytes) -> Callable[[Path], Any]:
-    return lambda root: (root / "VOC2007/JPEGImages/a.jpg").write_bytes(content)
-
-
-CAT = obj("cat")
-
-
-@pytest.mark.parametrize(
-    ("plant", "kind", "said"),
-    [
-        (replace_xml("<annotation>"), "unreadable", r"a\.xml: not an XML file that can be read"),
-        (lambda root: (root / "VOC2007/Annotations/a.xml").unlink(), "missing_annotation", r"a\.xml: no such file"),
-        (
-            lambda root: (root / "VOC2007/JPEGImages/a.jpg").unlink(),
-            "missing_picture",
-            "its picture .* is missing",
-        ),
-        (replace_xml(xml(CAT, obj(""), size=SIZE)), "nameless", r"a\.xml: object 2 has no name"),
-        (replace_xml(xml(CAT, obj(box=""), size=SIZE)), "bad_entry", r"a\.xml: object 2: <bndbox/xmin> .* is missing"),
-        (replace_xml(xml(CAT, obj(box=box("x", 3, 9, 8)), size=SIZE)), "bad_entry", "object 2: .*is 'x', not a number"),
-        (replace_xml(xml(CAT, obj(box=box(5, 3, 5, 8)), size=SIZE)), "no_area", r"box \(5, 3, 5, 8\) of 'cat' has no"),
-        (replace_xml(xml(CAT, obj(box=box(5, 3, 45, 8)), size=SIZE)), "outside", "reaches outside its 40x40 picture"),
-        (replace_xml(xml(CAT, obj(box=box(5, 3, 41, 8)), size=SIZE)), "clipped", "reaches 1 pixels outside"),
-        (
-            replace_xml(xml(CAT, obj(box=box(5, 3, 9, 3.5)), size=SIZE)),
-            "tiny_box",
-            r"3, 9, 3\.5\) of 'cat' is tiny",
-        ),
-        (replace_xml(xml(CAT, obj("dog"), CAT, size=SIZE)), "same_box", r"a\.xml: box .* of 'cat' is there before"),
-        (replace_xml(xml(size=SIZE)), "no_objects", r"a\.xml: has no objects"),
-        (
-            replace_xml(xml(obj(difficult="<difficult>1</difficult>"), size=SIZE)),
-            "only_ignored",
-            r"a\.xml: all its 1 object\(s\) are difficult",
-        ),
-        (
-            replace_xml(xml(CAT, size="<size><width>40</width><height>30</height></size>")),
-            "other_size",
-            r"a\.xml: says 40x30, and .*a\.jpg is 40x40",
-        ),
-        (replace_picture(picture(1)[:-200]), "damaged", r"a\.jpg: "),
-        (replace_picture(picture(9, 30)), "tiny", r"a\.jpg: is of 30x30"),
-        (replace_picture(picture(2)), "duplicate", r"b\.jpg: is the same as .*a\.jpg in trainval"),
-        (replace_picture(picture(3)), "leak", r"c\.jpg: is in trainval too, and here in test"),
-        (
-            lambda root: (root / "VOC2007/ImageSets/Main/test.txt").write_text("c\na\n"),
-            "leak",
-            r"a\.jpg: is in trainval too, and here in test",
-        ),
-        (
-            lambda root: (root / "VOC2007/ImageSets/Main/trainval.txt").write_text("a\nb\na\n"),
-            "listed_twice",
-            r"trainval\.txt: line 3: 'a' is listed before",
-        ),
-        (
-            lambda root: (root / "VOC2007/ImageSets/Main/trainval.txt").write_text("a 1\na\nb\n"),
-            "bad_entry",
-            r"trainval\.txt: line 1: 'a 1' is not the name of a picture",
-        ),
-        (
-            lambda root: (root / "VOC2007/ImageSets/Main/test.txt").unlink(),
-            "missing_split",
-            "no such split",
-        ),
-        (
-            lambda root: (root / "VOC2007/Annotations/c.xml").write_text(xml(CAT, obj("ox"), obj("dog"), size=SIZE)),
-            "unknown_class",
-            r"c\.xml: class 'ox' has 1 object\(s\) in test and none in trainval",
-        ),
-    ],
-)
-def test_every_kind_is_found_in_voc(voc: Path, plant: Callable[[Path], Any], kind: str, said: str) -> None:
-    plant(voc)
-    kinds = found(check("voc", voc, "trainval", "test"))
-    kinds.pop("untested_class", None)  # the dog of a.xml may be gone
-    if kind == "tiny":  # of another size than annotated as well
-        kinds.pop("other_size")
-    assert list(kinds) == [kind]
-    assert len(kinds[kind]) == 1
-    assert re.search(said, kinds[kind][0])
-
-
-def test_a_pipe_is_not_read(voc: Path) -> None:
-    (voc / "VOC2007/JPEGImages/a.jpg").unlink()
-    os.mkfifo(voc / "VOC2007/JPEGImages/a.jpg")
-    (voc / "VOC2007/Annotations/b.xml").unlink()
-    os.mkfifo(voc / "VOC2007/Annotations/b.xml")
-    assert set(found(check("voc", voc, "trainval"))) == {"special_file", "missing_annotation"}
-
-
-def test_all_is_found_at_once(voc: Path, capsys: pytest.CaptureFixture) -> None:
-    replace_xml(xml(obj(""), obj(box=box(5, 3, 5, 8)), size=SIZE))(voc)
-    (voc / "VOC2007/Annotations/b.xml").write_text("junk")
-    (voc / "VOC2007/JPEGImages/c.jpg").write_bytes(b"GIF8")
-    with pytest.raises(SystemExit) as left:
-        main(["--name", "voc", "--root", str(voc), "--workers", "1"])
-    assert left.value.code == 2
-    out, error = capsys.readouterr()
-    for kind in ("nameless", "no_area", "unreadable", "damaged"):
-        assert re.search(rf"^error +{kind} +1  ", out, re.MULTILINE)
-    assert "error(s) found, see above" in error.splitlines()[-1]
-
-
-def change(*path: Any, value: Any = ...) -> Callable[[dict], None]:
-    """Sets a value of the training annotations, or takes it away."""
-
-    def apply(data: dict) -> None:
-        place: Any = data
-        for key in path[:-1]:
-            place = place[key]
-        if value is ...:
-            del place[path[-1]]
-        else:
-            place[path[-1]] = value
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("plant", "kind", "said"),
-    [
-        (change("images", 0, "height", value="40"), "bad_entry", "image 1: has no height and width"),
-        (change("images", 0, "file_name", value="../x.jpg"), "bad_entry", r"file_name '../x\.jpg' names no file"),
-        (
-            change("images", 0, "file_name", value="9.jpg"),
-            "missing_picture",
-            r"image 1: its picture .* is missing",
-        ),
-        (change("images", 0, "file_name", value="2.jpg"), "duplicate", "is the picture of two entries of train2017"),
-        (change("images", 0, "width", value=39), "other_size", r"image 1: says 39x40, and .*1\.jpg is 40x40"),
-        (
-            change("annotations", 0, "category_id", value=7),
-            "unknown_class",
-            "category_id 7 is not listed",
-        ),
-        (change("annotations", 0, "category_id"), "nameless", "annotation 10 has no category_id"),
-        (change("annotations", 0, "image_id", value=77), "bad_entry", "annotation 10: image_id 77 is not listed"),
-        (change("annotations", 0, "bbox", value=[1, 2, 3]), "bad_entry", r"annotation 10: .*bbox \[1, 2, 3\]"),
-        (
-            change("annotations", 0, "bbox", value=[1, 2, 0, 9]),
-            "no_area",
-            r"10: box \[1, 2, 0, 9\] of 'dog'",
-        ),
-        (change("annotations", 0, "bbox", value=[39, 2, 9, 9]), "outside", "annotation 10: .* reaches outside"),
-        (change("annotations", 0, "bbox", value=[40.2, 2, 0.3, 9]), "outside", "annotation 10: .* reaches outside"),
-        (change("annotations", 0, "bbox", value=[30, 2, 10.25, 9]), "clipped", "reaches 0.25 pixels outside"),
-        (change("annotations", 0, "bbox", value=[1e308, 0, 1e308, 9]), "outside", "annotation 10: "),
-        (change("annotations", 1, "bbox", value=[4, 4, 20, 9]), "same_box", "annotation 11: .* is there before"),
-        (change("annotations", 1, "id", value=10), "bad_entry", "annotation id 10 occurs twice"),
-        (change("annotations", 0, "iscrowd", value=1), "only_ignored", r"image 1: all its 2 object\(s\) are crowd"),
-        (change("images", 1, value=7), "bad_entry", "image number 2 has no id"),
-        (change("images"), "bad_entry", "has no list 'images'"),
-        (change("categories", 0, "id", value=19), "other_categories", "'dog' has id 18, and 19 in train2017"),
-        (change("categories", 1, "name", value="cow"), "other_categories", "has no category 'cow', as train2017 has"),
-    ],
-)
-def test_every_kind_is_found_in_coco(coco: Path, plant: Callable[[dict], None], kind: str, said: str) -> None:
-    data = coco_data([1, 2])
-    plant(data)
-    write_coco(coco, "train2017", data)
-    kinds = found(check("coco", coco, "train2017", "val2017"))
-    assert any(re.search(said, message) for message in kinds[kind])
-
-
-def test_one_finding_is_one_finding(coco: Path) -> None:
-    data = coco_data([1, 2])
-    change("annotations", 0, "bbox", value=[1, 2, 0, 9])(data)
-    write_coco(coco, "train2017", data)
-    assert found(check("coco", coco, "train2017", "val2017")) == {
-        "no_area": ["instances_train2017.json: image 1: annotation 10: box [1, 2, 0, 9] of 'dog' has no area"]
-    }
-
-
-def test_splits_that_are_usual(voc: Path, coco: Path, capsys: pytest.CaptureFixture) -> None:
-    def refused(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert left.value.code == 2
-        return re.split(r"[\r\n]", capsys.readouterr().err.rstrip())[-1]
-
+def test_splits_that_are_usual(voc: Path, coco: Path, refused: Refused, capsys: pytest.CaptureFixture) -> None:
     write_voc(voc, "VOC2012", {"trainval": ["x"]}, 50)
     assert "write the split as VOC2007/trainval" in refused("--name", "voc", "--root", str(voc))
     main(["--name", "voc", "--root", str(voc), "--splits", "07+12", "VOC2007/test", "--workers", "0"])
@@ -298,72 +69,31 @@ def test_splits_that_are_usual(voc: Path, coco: Path, capsys: pytest.CaptureFixt
     (coco / "train2014").mkdir()
     write_coco(coco, "train2014", coco_data([1]))
     assert "splits of several years" in refused("--name", "coco", "--root", str(coco))
-    assert "holds no instances_<split>.json" in refused("--name", "coco", "--root", str(voc / "VOC2007"))
-    assert "is of the VOC layout: give --name voc" in refused("--root", str(voc / "VOC2007"))
-    (coco / "VOC2007").rename(coco / "of VOC")
-    (coco / "VOC2012").rename(coco / "of VOC too")
-    assert "is of the COCO layout: give --name coco" in refused("--root", str(coco))
+
+
+def test_a_root_that_is_one_level_off(voc: Path, coco: Path, refused: Refused) -> None:
+    year = voc / "VOC2007"
+    assert f"{voc} is of this layout: name that" in refused("--name", "voc", "--root", str(voc.parent))
+    assert f"{year} is of this layout: name that" in refused("--name", "voc", "--root", f"{year}/JPEGImages")
+    assert f"{coco} is of this layout: name that" in refused("--name", "coco", "--root", str(voc.parent))
+    assert f"{coco} is of this layout: name that" in refused("--name", "coco", "--root", f"{coco}/train2017")
+    assert "holds no instances_<split>.json; name the splits" in refused("--name", "coco", "--root", str(year))
+
+
+def test_a_layout_that_was_not_named(voc: Path, coco: Path, refused: Refused) -> None:
+    assert refused("--root", str(voc)) == f"error: {voc}: is of the VOC layout: give --name voc"
+    assert refused("--root", str(voc), "--splits", "trainval", "test").endswith("is of the VOC layout: give --name voc")
+    assert refused("--root", str(coco)) == f"error: {coco}: is of the COCO layout: give --name coco"
+    assert refused("--root", str(coco), "--splits", "train2017", "val2017").endswith("give --name coco")
+    assert refused("--root", str(voc.parent)).endswith(f"is of the VOC layout: give --name voc --root {voc}")
+    (coco.parent / "imagenet/train/n01440764").mkdir(parents=True)  # may be what was meant
+    assert refused("--root", str(voc.parent)).endswith("1 error(s) found, see above")
+
+
+def test_bad_arguments_are_named(voc: Path, refused: Refused) -> None:
     assert "belong together" in refused("--name", "voc", "--root", str(voc), "--draw", "3")
     assert "class folders have no boxes" in refused("--root", str(voc), "--draw", "3", "--draw_output", "x")
     assert "rare -1" in refused("--root", str(voc), "--rare", "-1")
-
-
-def test_a_split_without_annotations(voc: Path) -> None:
-    (voc / "VOC2007/Annotations/c.xml").unlink()
-    scans = check("voc", voc, "trainval", "test")
-    assert list(found(scans)) == ["not_annotated"]
-    assert describe_split(scans[1]) == {"pictures": 1}
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 50) | st.floats() | st.text("a/.\\", max_size=3) | st.just(2**70),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "bbox"]), inner, max_size=2),
-    max_leaves=5,
-)
-
-
-def places(value: Any, path: tuple = ()) -> list[tuple]:
-    """Every place in JSON data."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [p for key, inner in items for p in [(*path, key), *places(inner, (*path, key))]]
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(places(coco_data([1, 2]))), JSON_VALUES | st.just(...))
-def test_coco_errors_are_where_the_reader_fails(coco: Path, place: tuple, value: Any) -> None:
-    data = copy.deepcopy(coco_data([1, 2]))
-    change(*place, value=value)(data)
-    write_coco(coco, "train2017", data)
-    scan = scan_coco(coco, "train2017")
-    check_boxes_of(scan, 2)
-    format_findings(scan.findings)
-    try:
-        assert len(read_coco_split(coco, "train2017"))
-        fails = False
-    except (DataError, AssertionError):
-        fails = True
-    assert any(finding.kind.severity == "error" for finding in scan.findings) == fails
-
-
-ANNOTATION = xml(CAT, obj("dog", box(11, 11, 30, 40)), size=SIZE)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.integers(0, len(ANNOTATION)),
-    st.integers(0, 12),
-    st.sampled_from(["", "-", "9", "<", "</object>", "<object/>", "nan", "<name>", "&e;", "\0", "é", "0"]),
-)
-def test_voc_errors_are_where_the_reader_fails(voc: Path, start: int, length: int, text: str) -> None:
-    replace_xml(ANNOTATION[:start] + text + ANNOTATION[start + length :])(voc)
-    scan = scan_voc(voc, "trainval")
-    check_boxes_of(scan, 2)
-    try:
-        read_voc(voc, "trainval")
-        fails = False
-    except DataError:
-        fails = True
-    assert any(finding.kind.severity == "error" for finding in scan.findings) == fails
 
 
 def test_pictures_with_findings_are_drawn_first(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -408,18 +138,3 @@ def test_boxes_are_drawn_where_they_are(coco: Path) -> None:
     crowd = np.array(draw_picture(scan_coco(coco, "train2017"), 0)).astype(int)
     outline = (crowd[265:355, 120] == on_edge).all(1)
     assert 0.3 < outline.mean() < 0.8  # dashes
-
-
-@pytest.mark.data
-def test_the_real_sets(data_pack: Callable[[str], Path]) -> None:
-    scan = scan_voc(data_pack("bccd") / "VOCdevkit", "trainval+test")
-    check_boxes_of(scan, 2)
-    assert [(f.kind.name, Path(f.file).name) for f in scan.findings] == [
-        ("no_area", "BloodImage_00338.xml"),
-        ("no_area", "BloodImage_00343.xml"),
-    ]
-    for split, objects, crowds in (("train2017", 2519, 25), ("val2017", 1692, 20)):
-        scan = scan_coco(data_pack("coco_subset"), split)
-        check_boxes_of(scan, 2)
-        assert {f.kind.severity for f in scan.findings} == {"warning", "note"}
-        assert (describe_split(scan)["objects"], describe_split(scan)["crowd"]) == (objects, crowds)

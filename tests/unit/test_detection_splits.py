@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_voc_reader import make_year, obj, xml
+from voc_files import make_year, obj, xml
 
 from backbones.errors import DataError
 from detection.data.annotations import DetectionDataset

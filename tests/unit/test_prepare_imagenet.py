@@ -1,16 +1,14 @@
 """`prepare_data.py imagenet` on archives of the official form: what it makes, what it refuses, and after a kill."""
 
 import fcntl
-import multiprocessing
 import os
 import re
-import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from official_archives import development_kit, picture, tar, training_archive, tree, validation_name
+from official_archives import development_kit, killed_at, picture, tar, training_archive, tree, validation_name
 
 from backbones.data.folder import read_folder
 from backbones.data.imagenet import prepare_training
@@ -105,40 +103,16 @@ def test_what_lies_there_besides_is_said(archives: Path, tmp_path: Path, capsys:
     assert "The ground truth speaks of 1 more pictures" in text
 
 
-def killed_at(number: int, early: bool, archives: Path, output: Path) -> None:
-    """Runs the command in a process of its own, which kills itself when it puts the picture of that number there."""
-
-    def run() -> None:
-        rename, count = os.replace, iter(range(1000))
-
-        def rename_or_die(source: Path, target: Path) -> None:
-            last = next(count) == number
-            if last and early:
-                os.truncate(source, 100)  # as if in the middle of writing
-            else:
-                rename(source, target)
-            if last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        os.replace = rename_or_die
-        main(arguments(archives, output))
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("number", [0, 2, 3, 11, 12, 16])
 @pytest.mark.parametrize("early", [True, False])
 def test_a_killed_run_goes_on(archives: Path, tmp_path: Path, number: int, early: bool) -> None:
     output = tmp_path / "out"
-    killed_at(number, early, archives, output)
+    killed_at(number, early, main, arguments(archives, output))
     left = {name: data for name, data in tree(output).items() if not name.startswith(".")}
     assert len(left) == number + (not early)
     assert left.items() <= EXPECTED.items()
     if number == 3:
-        killed_at(4, not early, archives, output)
+        killed_at(4, not early, main, arguments(archives, output))
     main(arguments(archives, output))
     assert tree(output) == EXPECTED
 

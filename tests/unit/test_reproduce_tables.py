@@ -169,3 +169,6 @@ def test_columns_are_even() -> None:
     assert format_table([["a", "number", "t"], ["long", "1", "word"]], texts=1, last=1) == (
         "| a    | number | t    |\n|------|-------:|------|\n| long |      1 | word |"
     )
+    assert format_table([["a", "number"], ["long", "1"], ["b", ""]], texts=1, bars=False) == (
+        "a     number\nlong       1\nb"
+    )

@@ -2,41 +2,16 @@
 
 import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from voc_files import BOX, box, make_year, obj, xml
 
 from backbones.errors import DataError
 from detection.data.pictures import read_image
 from detection.data.voc import read_voc
-
-BOX = "<bndbox><ymin>3</ymin><xmin>2</xmin><xmax>10</xmax><ymax>8</ymax></bndbox>"
-
-
-def obj(name="cat", box=BOX, difficult="<difficult>0</difficult>", more=""):
-    return f"<object><name>{name}</name>{difficult}{more}{box}</object>"
-
-
-def box(xmin, ymin, xmax, ymax):
-    return f"<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>"
-
-
-def xml(*objects, size="<size><width>20</width><height>12</height><depth>3</depth></size>"):
-    return f"<annotation>{size}{''.join(objects)}</annotation>"
-
-
-def make_year(folder: Path, files: dict[str, str], splits: dict[str, list[str]], suffix=".jpg") -> Path:
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for stem, text in files.items():
-        (folder / "Annotations" / f"{stem}.xml").write_text(text)
-        Image.new("RGB", (20, 12), (255, 0, 0)).save(folder / "JPEGImages" / f"{stem}{suffix}")
-    for split, stems in splits.items():
-        (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{s}\n" for s in stems))
-    return folder
 
 
 @pytest.fixture

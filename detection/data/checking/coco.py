@@ -1,26 +1,27 @@
 """Reading a COCO annotation file for a check: whatever is wrong becomes a finding, and the reading goes on."""
 
 import math
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from backbones.errors import ConfigError, DataError
-from detection.data.check_scan import (
+from detection.data.checking.scan import (
     BAD_ENTRY,
     LISTED_TWICE,
     MISSING_PICTURE,
     MISSING_SPLIT,
     NAMELESS,
     NOT_ANNOTATED,
+    PARTLY_ANNOTATED,
     UNKNOWN_CLASS,
     UNREADABLE,
     Box,
     ScannedPicture,
     SplitScan,
 )
-from detection.data.coco import PICTURE_FOLDERS, annotation_files, check_split_name, picture_folder
+from detection.data.coco import PICTURE_FOLDERS, PictureSearch, annotation_files, check_split_name, picture_folder
 from detection.data.json_columns import read_json, short
+from detection.data.roots import coco_root_near, instead
 
 
 def usual_coco_splits(root: Path) -> list[str]:
@@ -33,7 +34,9 @@ def usual_coco_splits(root: Path) -> list[str]:
     names -= {name for name in names if PICTURE_FOLDERS.get(name) in names}
     found = sorted(names, key=lambda name: (not name.startswith("train"), name))
     if not found:
-        raise ConfigError(f"{root / 'annotations'}: holds no instances_<split>.json; name the splits with --splits")
+        near = coco_root_near(root)
+        advice = instead(near, root) if near else "; name the splits with --splits, or the folder that has annotations/"
+        raise ConfigError(f"{root / 'annotations'}: holds no instances_<split>.json{advice}")
     if len({name[-4:] for name in found if name[-4:].isdigit()}) > 1:
         raise ConfigError(
             f"{root}: has splits of several years, which share pictures ({', '.join(found)}): name those of one with "
@@ -45,60 +48,77 @@ def usual_coco_splits(root: Path) -> list[str]:
 def scan_coco(root: Path, split: str) -> SplitScan:
     """Reads the annotation files of a split, as `detection.data.coco.read_coco_split` takes it."""
     scan = SplitScan(split, "crowd", _describe_box)
-    parts = [part.strip() for part in split.split("+")]
-    for place, part in enumerate(parts):
-        try:
-            check_split_name(part)
-        except DataError as error:
-            scan.find(MISSING_SPLIT, str(root), str(error))
-            continue
-        instances, alone = annotation_files(root, part)
-        file = instances if instances.exists() or not alone.exists() else alone
-        if file is alone:
-            scan.annotated = False
-            scan.find(NOT_ANNOTATED, str(file), f"lists the pictures of {part} without objects")
-        if not file.is_file():
-            scan.find(MISSING_SPLIT, str(file), "is not a file" if file.exists() else "no such file")
-            continue
-        _CocoFile(scan, file, picture_folder(root, part)).read(with_objects=file is instances, first=place == 0)
+    files = [file for part in split.split("+") if (file := _find_file(scan, root, part.strip())) is not None]
+    without = [file for file in files if not file.with_objects]
+    scan.annotated = len(without) < len(files) or not files
+    for file in without:
+        if scan.annotated:
+            scan.find(PARTLY_ANNOTATED, file.path, f"has no objects, as other parts of {split} have: name them apart")
+        else:
+            scan.find(NOT_ANNOTATED, file.path, "lists pictures without objects")
+    for file in files:
+        file.read()
     return scan
 
 
-class _CocoFile:
-    """One annotation file on its way into a scan."""
+def _find_file(scan: SplitScan, root: Path, part: str) -> "_CocoFile | None":
+    try:
+        check_split_name(part)
+    except DataError as error:
+        scan.find(MISSING_SPLIT, str(root), str(error))
+        return None
+    instances, alone = annotation_files(root, part)
+    path = instances if instances.exists() or not alone.exists() else alone
+    if not path.is_file():
+        scan.find(MISSING_SPLIT, str(path), "is not a file" if path.exists() else "no such file")
+        return None
+    return _CocoFile(scan, str(path), picture_folder(root, part), with_objects=path is instances)
 
-    def __init__(self, scan: SplitScan, file: Path, folder: Path):
+
+class _CocoFile:
+    """One annotation file on its way into a scan.
+
+    Args:
+        scan: where it goes.
+        path: of the file.
+        folder: of its pictures.
+        with_objects: false for one that lists pictures alone.
+    """
+
+    def __init__(self, scan: SplitScan, path: str, folder: Path, *, with_objects: bool):
         self._scan = scan
-        self._file = str(file)
+        self.path = path
         self._folder = folder
+        self.with_objects = with_objects
         self._picture_of: dict[int | str, int] = {}
+        self._elsewhere: set[int | str] = set()  # pictures that another part of the split has too
         self._label_of: dict[int, int] = {}
 
-    def read(self, *, with_objects: bool, first: bool) -> None:
+    def read(self) -> None:
+        """Reads all that can be read."""
         try:
-            data = read_json(Path(self._file))
+            data = read_json(Path(self.path))
         except DataError as error:
-            self._scan.find(UNREADABLE, self._file, str(error).removeprefix(f"{self._file}: "))
+            self._scan.find(UNREADABLE, self.path, str(error).removeprefix(f"{self.path}: "))
             return
         if not isinstance(data, dict):
-            self._scan.find(UNREADABLE, self._file, "is not an object with images, annotations and categories")
+            self._scan.find(UNREADABLE, self.path, "is not an object with images, annotations and categories")
             return
-        before = dict(self._scan.categories)
         self._read_categories(self._list(data, "categories"))
-        if not first and self._scan.categories != before:
-            self._scan.find(BAD_ENTRY, self._file, "has other categories than the file it is joined with")
         self._read_images(self._list(data, "images"))
-        if with_objects:
+        if self.with_objects:
             self._read_objects(self._list(data, "annotations"))
 
     def _list(self, data: dict, key: str) -> list:
         value = data.get(key)
         if isinstance(value, list):
             return value
-        self._scan.find(BAD_ENTRY, self._file, f"has no list '{key}'")
+        self._scan.find(BAD_ENTRY, self.path, f"has no list '{key}'")
         return []
 
     def _read_categories(self, categories: list) -> None:
+        joined_with = dict(self._scan.categories)
+        here: dict[str, int] = {}
         for number, entry in enumerate(categories, 1):
             identity, name = _get(entry, "id"), _get(entry, "name")
             if type(identity) is not int or not isinstance(name, str):
@@ -106,15 +126,17 @@ class _CocoFile:
             elif identity in self._label_of:
                 self._find(BAD_ENTRY, f"category id {str(identity)[:40]} occurs twice")
             else:
-                if name in self._scan.categories and self._scan.categories[name] != identity:
+                if here.setdefault(name, identity) != identity:
                     self._find(BAD_ENTRY, f"category name '{name[:40]}' has two ids")
                 self._scan.categories.setdefault(name, identity)
                 self._label_of[identity] = self._scan.add_class(name)
         if not self._label_of:
             self._find(BAD_ENTRY, "has no categories")
+        elif joined_with and here != joined_with:
+            self._find(BAD_ENTRY, "has other categories than the file it is joined with")
 
     def _read_images(self, images: list) -> None:
-        listings: dict[str, set[str]] = {}
+        search = PictureSearch(self._folder)
         for number, entry in enumerate(images, 1):
             identity, name, size = _get(entry, "id"), _get(entry, "file_name"), _size(entry)
             about = f"image {str(identity)[:40]}" if type(identity) in (int, str) else f"image number {number}"
@@ -124,34 +146,26 @@ class _CocoFile:
             if identity in self._picture_of:
                 self._find(LISTED_TWICE, f"image id {str(identity)[:40]} occurs twice: remove one of them")
                 continue
+            if (before := self._scan.list_picture(identity, self.path)) is not None:
+                self._find(LISTED_TWICE, f"image id {str(identity)[:40]} is in {before} too: name one of the splits")
+                self._elsewhere.add(identity)
+                continue
             place = self._picture_of[identity] = len(self._scan.pictures)
-            path, is_there = self._locate(name, listings)
-            self._scan.pictures.append(ScannedPicture(path, self._file, about, size, is_there))
+            path = search.path(name) if isinstance(name, str) else None
+            is_there = path is not None and search.is_there(path)
+            self._scan.pictures.append(
+                ScannedPicture(str(path or ""), self.path, about, size, is_there, self.with_objects)
+            )
             if size is None:
                 self._scan.find_in_picture(BAD_ENTRY, place, "has no height and width of 1 or more")
-            if not path:
+            if path is None:
                 self._scan.find_in_picture(BAD_ENTRY, place, f"file_name {short(name)} names no file in {self._folder}")
             elif not is_there:
                 self._scan.find_in_picture(MISSING_PICTURE, place, f"its picture {path} is missing")
-        if not self._picture_of:
+        if not self._picture_of and not self._elsewhere:
             self._find(BAD_ENTRY, "lists no pictures")
         if len({type(identity) for identity in self._picture_of}) > 1:
             self._find(BAD_ENTRY, "some image ids are numbers and some are strings")
-
-    def _locate(self, name: Any, listings: dict[str, set[str]]) -> tuple[str, bool]:
-        """Path of a picture, empty for a bad name, and whether it is there; `listings` keeps what folders hold."""
-        if not isinstance(name, str) or "\\" in name or "\0" in name:
-            return "", False
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            return "", False
-        parent = self._folder / path.parent
-        if str(parent) not in listings:
-            try:
-                listings[str(parent)] = set(os.listdir(parent))
-            except (OSError, ValueError):  # ValueError: a name that can't be encoded
-                listings[str(parent)] = set()
-        return str(self._folder / path), path.name in listings[str(parent)]
 
     def _read_objects(self, objects: list) -> None:
         seen: set[int | str] = set()
@@ -169,16 +183,18 @@ class _CocoFile:
             picture = self._picture_of.get(owner) if type(owner) in (int, str) else None
             label = self._label_of.get(category) if type(category) is int else None
             box, area, crowd = _box(entry), _number(_get(entry, "area", -1)), _number(_get(entry, "iscrowd", 0))
+            if type(owner) in (int, str) and owner in self._elsewhere:
+                continue
             if picture is None:
                 self._find(BAD_ENTRY, f"{about}: image_id {short(owner)} is not listed in images")
             elif category is None:
-                self._scan.find(NAMELESS, self._file, f"{about} has no category_id", picture)
+                self._scan.find(NAMELESS, self.path, f"{about} has no category_id", picture)
             elif label is None:
                 message = f"{about}: category_id {short(category)} is not listed in categories"
-                self._scan.find(UNKNOWN_CLASS, self._file, message, picture)
+                self._scan.find(UNKNOWN_CLASS, self.path, message, picture)
             elif box is None or area is None or crowd is None:
                 values = ", ".join(f"{k} {short(_get(entry, k))}" for k in ("bbox", "area", "iscrowd"))
-                self._scan.find(BAD_ENTRY, self._file, f"{about}: not numbers as they should be: {values}", picture)
+                self._scan.find(BAD_ENTRY, self.path, f"{about}: not numbers as they should be: {values}", picture)
             else:
                 x, y, width, height = box
                 self._scan.add_object(
@@ -192,7 +208,7 @@ class _CocoFile:
                 )
 
     def _find(self, kind: Any, message: str) -> None:
-        self._scan.find(kind, self._file, message)
+        self._scan.find(kind, self.path, message)
 
 
 def _get(entry: Any, key: str, default: Any = None) -> Any:

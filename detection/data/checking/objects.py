@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from backbones.data.findings import Kind
-from detection.data.check_scan import UNKNOWN_CLASS, SplitScan
+from detection.data.annotations import judge_boxes
+from detection.data.checking.scan import UNKNOWN_CLASS, SplitScan
 
 NO_AREA = Kind("no_area", "error", "boxes without area (data.bad_boxes repair leaves them out)")
 OUTSIDE = Kind("outside", "error", "boxes that reach more than a pixel outside (data.bad_boxes repair clips them)")
@@ -29,22 +30,20 @@ def check_boxes_of(scan: SplitScan, min_box: float) -> None:
     """
     if not scan.annotated:
         return
-    table = scan.table
-    images, boxes, has_area = table[:, 0].astype(np.int64), table[:, 2:6], table[:, 7] != 0
-    sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.float64).reshape(-1, 2)[images]
+    boxes, has_area = scan.objects.boxes, scan.objects.has_area
+    sizes = np.array([p.size or (0, 0) for p in scan.pictures], dtype=np.int64).reshape(-1, 2)[scan.objects.images]
     known = (sizes > 0).all(1)
     with np.errstate(over="ignore", invalid="ignore"):  # boxes may be of any numbers
-        clipped = boxes.clip(0, sizes[:, [1, 0, 1, 0]])
-        beyond = np.where(known, np.abs(clipped - boxes).max(1, initial=0), 0)
+        judged = judge_boxes(boxes, sizes, has_area)
         sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
+    outside = has_area & known & judged.bad
     for row in np.flatnonzero(~has_area).tolist():
         scan.find_in_box(NO_AREA, row, "has no area")
-    outside = has_area & ((beyond > 1) | (known & (clipped[:, 2:] <= clipped[:, :2]).any(1)))
     for row in np.flatnonzero(outside).tolist():
         height, width = sizes[row]
-        scan.find_in_box(OUTSIDE, row, f"reaches outside its {width:g}x{height:g} picture")
-    for row in np.flatnonzero(has_area & ~outside & (beyond > _ROUNDING)).tolist():
-        scan.find_in_box(CLIPPED, row, f"reaches {beyond[row]:.2g} pixels outside")
+        scan.find_in_box(OUTSIDE, row, f"reaches outside its {width}x{height} picture")
+    for row in np.flatnonzero(has_area & known & ~judged.bad & (judged.beyond > _ROUNDING)).tolist():
+        scan.find_in_box(CLIPPED, row, f"reaches {judged.beyond[row]:.2g} pixels outside")
     for row in np.flatnonzero(has_area & (sides < min_box)).tolist():
         scan.find_in_box(TINY_BOX, row, "is tiny")
     _find_same(scan)
@@ -52,7 +51,8 @@ def check_boxes_of(scan: SplitScan, min_box: float) -> None:
 
 
 def _find_same(scan: SplitScan) -> None:
-    rows = np.ascontiguousarray(scan.table[:, :6])
+    objects = scan.objects
+    rows = np.column_stack([objects.images, objects.labels, objects.boxes])
     if not len(rows):
         return
     order = np.lexsort(rows.T[::-1])  # stable: of equal rows the first comes first
@@ -62,11 +62,12 @@ def _find_same(scan: SplitScan) -> None:
 
 
 def _find_empty(scan: SplitScan) -> None:
-    images = scan.table[:, 0].astype(np.int64)
+    images = scan.objects.images
     objects = np.bincount(images, minlength=len(scan.pictures))
-    counted = np.bincount(images[scan.table[:, 8] == 0], minlength=len(scan.pictures))
+    counted = np.bincount(images[~scan.objects.ignore], minlength=len(scan.pictures))
     for picture in np.flatnonzero(objects == 0).tolist():
-        if picture not in scan.flagged:  # an annotation that can't be read has none either
+        # An annotation that can't be read has none either.
+        if picture not in scan.flagged and scan.pictures[picture].annotated:
             scan.find_in_picture(NO_OBJECTS, picture, "has no objects")
     for picture in np.flatnonzero((objects > 0) & (counted == 0)).tolist():
         scan.find_in_picture(ONLY_IGNORED, picture, f"all its {objects[picture]} object(s) are {scan.ignored}")
@@ -110,12 +111,12 @@ def check_classes(scans: Sequence[SplitScan], rare: int) -> None:
 
 def count_classes(scan: SplitScan) -> dict[str, int]:
     """Objects of each class, difficult ones and crowds included; classes sorted by number, or else by name."""
-    counts = np.bincount(scan.table[:, 1].astype(np.int64), minlength=len(scan.class_names)).tolist()
+    counts = np.bincount(scan.objects.labels, minlength=len(scan.class_names)).tolist()
     count_of = dict(zip(scan.class_names, counts, strict=True))
     return {name: count_of[name] for name in sorted(count_of, key=lambda n: (scan.categories.get(n, 0), n))}
 
 
 def _file_with(scan: SplitScan, name: str) -> str:
     """The annotation file of the first object of a class."""
-    rows = np.flatnonzero(scan.table[:, 1] == scan.class_names.index(name))
-    return scan.pictures[int(scan.table[rows[0], 0]) if len(rows) else 0].file
+    images = scan.objects.images[scan.objects.labels == scan.class_names.index(name)]
+    return scan.pictures[int(images[0]) if len(images) else 0].file

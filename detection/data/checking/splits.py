@@ -7,15 +7,15 @@ from typing import Literal
 
 import numpy as np
 
-from backbones.data.check_layout import SPECIAL_FILE
-from backbones.data.check_pictures import DIGEST_SIZE, Inspection, inspect_pictures
-from backbones.data.checks import LEAK, equal_rows
+from backbones.data.checking.class_folders import LEAK, equal_rows
+from backbones.data.checking.layout import SPECIAL_FILE
+from backbones.data.checking.pictures import DIGEST_SIZE, Inspection, inspect_pictures
 from backbones.data.findings import Finding, Kind
 from backbones.progress import progress_bar
-from detection.data.check_coco import scan_coco
-from detection.data.check_objects import check_boxes_of, check_classes
-from detection.data.check_scan import ScannedPicture, SplitScan
-from detection.data.check_voc import scan_voc
+from detection.data.checking.coco import scan_coco
+from detection.data.checking.objects import check_boxes_of, check_classes
+from detection.data.checking.scan import ScannedPicture, SplitScan
+from detection.data.checking.voc import scan_voc
 
 OTHER_SIZE = Kind("other_size", "error", "pictures of another size than their annotation says")
 DUPLICATE = Kind("duplicate", "warning", "pictures that are in their split already")

@@ -3,13 +3,13 @@
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from backbones.data.findings import Finding, Kind
-from backbones.data.folder import ENDINGS
+from backbones.data.glance import folders_below, glance, is_folder
+from backbones.data.pictures import ENDINGS
 
 WRONG_ROOT = Kind("wrong_root", "error", "not the folder that holds the splits")
 MISSING_SPLIT = Kind("missing_split", "error", "a split without a folder")
@@ -33,7 +33,6 @@ _SYNSET = re.compile(r"n[0-9]{8}", re.ASCII)
 _OFFICIAL_ARCHIVE = re.compile(r"ILSVRC2012_img_(train|val)\.tar|n[0-9]{8}\.tar", re.ASCII)
 _PREPARE = "python tools/prepare_data.py imagenet --train ILSVRC2012_img_train.tar --val ILSVRC2012_img_val.tar"
 _PREPARE += " --ground_truth ILSVRC2012_devkit_t12.tar.gz --output <folder>"
-_GLANCE = 1000  # entries of a folder that are looked at to say what it is
 
 
 @dataclass
@@ -75,7 +74,7 @@ def _check_split(path: Path, split: str, findings: list[Finding]) -> list[ClassF
     folders: list[ClassFolder] = []
     flat: list[os.DirEntry] = []
     for entry in _entries(str(path), findings):
-        if _is_folder(entry):
+        if is_folder(entry):
             if entry.name.startswith("."):
                 findings.append(Finding(HIDDEN_FOLDER, entry.path, "is taken for a class: remove it"))
             folders.append(_check_class(entry, split, findings))
@@ -99,7 +98,7 @@ def _check_class(folder: os.DirEntry, split: str, findings: list[Finding]) -> Cl
     before = len(findings)
     for entry in _entries(folder.path, findings):
         named_as_picture = Path(entry.name).suffix.lower() in ENDINGS
-        if _is_folder(entry):
+        if is_folder(entry):
             taken = " and itself taken for a picture" if named_as_picture else ""
             message = f"is not looked into{taken}: pictures lie in <split>/<class>, no deeper"
             findings.append(Finding(NESTED_FOLDER, entry.path, message))
@@ -130,13 +129,6 @@ def _entries(folder: str, findings: list[Finding]) -> list[os.DirEntry]:
         return []
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
 def _odd_file(entry: os.DirEntry) -> Finding | None:
     """What is no file with a content of its own."""
     if entry.is_file(follow_symlinks=False):
@@ -165,7 +157,7 @@ def _why_flat(path: Path, names: Sequence[str]) -> str:
 def _what_it_is(root: Path, splits: Sequence[str]) -> str:
     """What a folder without any of the splits is instead, and what to do."""
     place = Path(os.path.abspath(root))
-    names, folders = _glance(place)
+    names, folders = glance(place)
     if any(_OFFICIAL_ARCHIVE.fullmatch(name) for name in names):
         return f"holds archives: make class folders of the official ones with {_PREPARE}"
     pictures = any(Path(name).suffix.lower() in ENDINGS for name in names)
@@ -175,31 +167,13 @@ def _what_it_is(root: Path, splits: Sequence[str]) -> str:
         return f"is a split itself: give --root {place.parent} --splits {place.name}"
     if pictures:
         return _why_flat(place / splits[0], names)
-    for below in _folders_below(place, depth=4):
+    for below in folders_below(place, depth=4):
         if any((below / split).is_dir() for split in splits):
             return f"the splits lie deeper: give --root {below}"
-    if any(_holds_pictures(inner) for folder in folders for inner in _glance(folder)[1][:5]):
+    if any(_holds_pictures(inner) for folder in folders for inner in glance(folder)[1][:5]):
         return f"has no {' or '.join(splits)}: name its splits with --splits {' '.join(f.name for f in folders[:5])}"
     return f"holds none of {', '.join(splits)} (expected {root}/{splits[0]}/<class>/<picture>)"
 
 
-def _glance(folder: Path) -> tuple[list[str], list[Path]]:
-    """Names of the first files in a folder, and its first folders."""
-    try:
-        with os.scandir(folder) as entries:
-            some = sorted(islice(entries, _GLANCE), key=lambda entry: entry.name)
-    except OSError:
-        return [], []
-    return [e.name for e in some if not _is_folder(e)], [Path(e.path) for e in some if _is_folder(e)]
-
-
 def _holds_pictures(folder: Path) -> bool:
-    return any(Path(name).suffix.lower() in ENDINGS for name in _glance(folder)[0])
-
-
-def _folders_below(folder: Path, depth: int) -> Iterator[Path]:
-    """Folders in folders, the nearest first, as far as one can look within a moment."""
-    level = [folder]
-    for _ in range(depth):
-        level = [inner for outer in level[:20] for inner in _glance(outer)[1][:20]]
-        yield from level
+    return any(Path(name).suffix.lower() in ENDINGS for name in glance(folder)[0])

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backbones.data.check_layout import ClassFolder, check_layout
-from backbones.data.check_pictures import DIGEST_SIZE, inspect_pictures
+from backbones.data.checking.layout import ClassFolder, check_layout
+from backbones.data.checking.pictures import DIGEST_SIZE, inspect_pictures
 from backbones.data.findings import Finding, Kind
 from backbones.progress import progress_bar
 

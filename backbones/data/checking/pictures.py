@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from backbones.data.check_layout import NO_ACCESS
+from backbones.data.checking.layout import NO_ACCESS
 from backbones.data.findings import Finding, Kind
 from backbones.data.pictures import FORMATS, MAX_PIXELS
 

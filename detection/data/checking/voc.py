@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 
 from backbones.data.pictures import read_image_size
 from backbones.errors import ConfigError, DataError
-from detection.data.check_scan import (
+from detection.data.checking.scan import (
     BAD_ENTRY,
     LISTED_TWICE,
     MISSING_ANNOTATION,
@@ -72,17 +72,18 @@ def _list_entries(scan: SplitScan, folder: Path, name: str) -> list[VocEntry]:
     except DataError as error:
         scan.find(MISSING_SPLIT, str(path), _reason(error, path))
         return []
-    seen: set[str] = set()
+    if not any(map(is_name, lines)):
+        scan.find(MISSING_SPLIT, str(path), "lists no pictures")
+    identities = []
     for number, line in enumerate(lines, 1):
         if line and not is_name(line):
             scan.find(BAD_ENTRY, str(path), f"line {number}: '{line[:60]}' is not the name of a picture")
-        elif line in seen:
-            scan.find(LISTED_TWICE, str(path), f"line {number}: '{line[:60]}' is listed before: remove one of them")
+        elif line and (before := scan.list_picture(line, str(path))):
+            where = "before: remove one of them" if before == str(path) else f"in {before} too: name one of the lists"
+            scan.find(LISTED_TWICE, str(path), f"line {number}: '{line[:60]}' is listed {where}")
         elif line:
-            seen.add(line)
-    if not seen:
-        scan.find(MISSING_SPLIT, str(path), "lists no pictures")
-    return find_entries(folder, [line for line in dict.fromkeys(lines) if line in seen])
+            identities.append(line)
+    return find_entries(folder, identities)
 
 
 def _scan_picture(scan: SplitScan, entry: VocEntry) -> None:
@@ -109,12 +110,15 @@ def _scan_picture(scan: SplitScan, entry: VocEntry) -> None:
         except DataError as error:
             problems.append((BAD_ENTRY, f"object {number}: {_reason(error, entry.xml)}"))
             continue
-        xmin, ymin, xmax, ymax = found.corners
-        box = (xmin - 1, ymin - 1, xmax, ymax)
-        area = (box[2] - box[0]) * (box[3] - box[1])
-        has_area = xmax > xmin and ymax > ymin
-        label = scan.add_class(found.name)
-        scan.add_object(picture, label, box, area=area, has_area=has_area, ignore=found.difficult)
+        x1, y1, x2, y2 = found.box
+        scan.add_object(
+            picture,
+            scan.add_class(found.name),
+            found.box,
+            area=(x2 - x1) * (y2 - y1),
+            has_area=found.has_area,
+            ignore=found.difficult,
+        )
     for kind, message in problems:
         scan.find(kind, xml, message, picture)
 

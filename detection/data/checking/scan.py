@@ -2,6 +2,8 @@
 
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +19,11 @@ UNKNOWN_CLASS = Kind("unknown_class", "error", "classes that are not listed, or 
 MISSING_PICTURE = Kind("missing_picture", "error", "pictures that are not there")
 MISSING_ANNOTATION = Kind("missing_annotation", "error", "pictures without an annotation file, where others have one")
 LISTED_TWICE = Kind("listed_twice", "error", "pictures that a split lists twice")
+PARTLY_ANNOTATED = Kind("partly_annotated", "error", "joined splits of which some have annotations and some have not")
 NOT_ANNOTATED = Kind("not_annotated", "note", "splits without annotations, of which only the pictures are checked")
 
 Box = tuple[float, float, float, float]
+_COLUMNS = 9  # picture, label, x1, y1, x2, y2, area, has_area, ignore
 
 
 class ScannedPicture(NamedTuple):
@@ -31,6 +35,7 @@ class ScannedPicture(NamedTuple):
         about: names the picture where `file` has those of others too; else empty.
         size: (height, width) as annotated, None where nothing is said.
         is_there: whether there is such a file.
+        annotated: False where the objects of its part of the split are not published.
     """
 
     path: str
@@ -38,6 +43,36 @@ class ScannedPicture(NamedTuple):
     about: str
     size: tuple[int, int] | None
     is_there: bool
+    annotated: bool = True
+
+
+@dataclass
+class ScannedObjects:
+    """The objects of a split, M in all, in the order of its files.
+
+    Args:
+        images: (M,) int64, the place of each object's picture.
+        labels: (M,) int64, counted from 0.
+        boxes: (M, 4) float64 (x1, y1, x2, y2), of any finite numbers.
+        areas: (M,) float64, in pixels, as COCO counts them.
+        has_area: (M,) bool, what the data set's own form of the box says.
+        ignore: (M,) bool: difficult objects and crowds.
+    """
+
+    images: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    has_area: NDArray[np.bool_]
+    ignore: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def of_picture(self, picture: int) -> "ScannedObjects":
+        """Those of one picture."""
+        rows = self.images == picture
+        return ScannedObjects(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 class SplitScan:
@@ -60,7 +95,8 @@ class SplitScan:
         self.class_names: list[str] = []
         self._describe_box = describe_box
         self._labels: dict[str, int] = {}
-        self._numbers = array("d")  # of each object picture, label, box, area, has_area, ignore
+        self._listed_in: dict[int | str, str] = {}
+        self._numbers = array("d")  # _COLUMNS of each object; as Python objects they would take ten times the room
         self._identities: list[str | int] = []
 
     def find(self, kind: Kind, file: str, message: str, picture: int | None = None) -> None:
@@ -76,10 +112,19 @@ class SplitScan:
 
     def find_in_box(self, kind: Kind, row: int, message: str) -> None:
         """Adds a finding about the object `row`."""
-        picture, label, x1, y1, x2, y2 = self.table[row, :6].tolist()
+        objects = self.objects
+        box, name = self._describe_box(tuple(objects.boxes[row].tolist())), self.class_names[objects.labels[row]]
         identity = f"annotation {str(self._identities[row])[:40]}: " if self._identities[row] != "" else ""
-        text = f"{identity}box {self._describe_box((x1, y1, x2, y2))} of '{self.class_names[int(label)][:40]}'"
-        self.find_in_picture(kind, int(picture), f"{text} {message}")
+        self.find_in_picture(kind, int(objects.images[row]), f"{identity}box {box} of '{name[:40]}' {message}")
+
+    def list_picture(self, identity: int | str, file: str) -> str | None:
+        """Takes note of the file that lists a picture; gives the one that has listed it before, if any has.
+
+        Identities count in the whole split: the readers refuse to join parts that share a picture.
+        """
+        before = self._listed_in.get(identity)
+        self._listed_in.setdefault(identity, file)
+        return before
 
     def add_class(self, name: str) -> int:
         """The label of a class, counted from 0."""
@@ -113,7 +158,16 @@ class SplitScan:
         self._numbers.extend((picture, label, *box, area, has_area, ignore))
         self._identities.append(identity)
 
-    @property
-    def table(self) -> NDArray[np.float64]:
-        """(M, 9) a row for each object: picture, label, box, area, has_area, ignore."""
-        return np.frombuffer(self._numbers, dtype=np.float64).reshape(-1, 9) if self._numbers else np.zeros((0, 9))
+    @cached_property
+    def objects(self) -> ScannedObjects:
+        """All that were added; to be asked for when none will be any more."""
+        table = np.array(self._numbers, dtype=np.float64).reshape(-1, _COLUMNS)
+        images, labels, x1, y1, x2, y2, areas, has_area, ignore = table.T
+        return ScannedObjects(
+            images.astype(np.int64),
+            labels.astype(np.int64),
+            np.stack([x1, y1, x2, y2], axis=1),
+            areas,
+            has_area != 0,
+            ignore != 0,
+        )

@@ -1,0 +1,1 @@
+"""Detection sets from their official archives."""
