@@ -115,7 +115,7 @@ def test_a_detectors_losses_are_those_of_the_cpu(
     assert gpu == pytest.approx(cpu, rel=10 * tolerance)
 
 
-@pytest.mark.parametrize("kind", ["classifier", "recipe", "detector"])
+@pytest.mark.parametrize("kind", ["classifier", "recipe", "joint", "alternating"])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     kind: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +128,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
             plateau = ScheduleOptions(name="plateau", plateau_window=2, plateau_patience=1, plateau_improvement=50)
             pretrain(replace(config, train=replace(config.train, steps=5, ema_decay=0.9), schedule=plateau))
         else:
-            train_detector(detector(output, weights, steps=6, **options))
+            train_detector(detector(output, weights, steps=6, scheme=kind, **options))
 
     run(tmp_path / "whole")
     run(tmp_path / "again")
