@@ -107,6 +107,13 @@ def test_a_pipe_is_not_read(voc: Path) -> None:
     (voc / "VOC2007/Annotations/b.xml").unlink()
     os.mkfifo(voc / "VOC2007/Annotations/b.xml")
     assert set(found(check("voc", voc, "trainval"))) == {"special_file", "missing_annotation"}
+    with pytest.raises(DataError, match=r"b\.xml: is no file"):
+        read_voc(voc, "trainval", need_pictures=False)
+    (voc / "VOC2007/ImageSets/Main/test.txt").unlink()
+    os.mkfifo(voc / "VOC2007/ImageSets/Main/test.txt")
+    assert found(check("voc", voc, "test")) == {"missing_split": ["test.txt: is no file"]}
+    with pytest.raises(DataError, match=r"test\.txt: is no file"):
+        read_voc(voc, "test")
 
 
 def test_all_is_found_at_once(voc: Path, capsys: pytest.CaptureFixture) -> None:

@@ -22,8 +22,8 @@ def test_refuses_all_else(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero"), tmp_path / "folder"):
         with pytest.raises(DataError, match=f"^{path}: is no file$"):
             read_regular_file(path)
+    (tmp_path / "large").write_bytes(bytes(1001))
     with pytest.raises(DataError, match="large: larger than 1,000 bytes"):
-        (tmp_path / "large").write_bytes(bytes(1001))
         read_regular_file(tmp_path / "large", largest=1000)
     with pytest.raises(FileNotFoundError):
         read_regular_file(tmp_path / "nowhere")
