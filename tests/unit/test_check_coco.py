@@ -144,6 +144,9 @@ def test_joined_splits_of_which_one_has_no_annotations(coco: Path) -> None:
     scans = check("coco", coco, "train2017", "val2017")
     assert list(found(scans)) == ["no_area", "not_annotated"]
     assert describe_split(scans[1]) == {"pictures": 1}
+    assert found(check("coco", coco, "val2017")) == {
+        "untrainable": ["image_info_val2017.json: lists pictures without objects"]
+    }
 
 
 JSON_VALUES = st.recursive(

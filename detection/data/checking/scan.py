@@ -20,6 +20,7 @@ MISSING_PICTURE = Kind("missing_picture", "error", "pictures that are not there"
 MISSING_ANNOTATION = Kind("missing_annotation", "error", "pictures without an annotation file, where others have one")
 LISTED_TWICE = Kind("listed_twice", "error", "pictures that a split lists twice")
 PARTLY_ANNOTATED = Kind("partly_annotated", "error", "joined splits of which some have annotations and some have not")
+UNTRAINABLE = Kind("untrainable", "error", "a first split, which is trained on, without annotations")
 NOT_ANNOTATED = Kind("not_annotated", "note", "splits without annotations, of which only the pictures are checked")
 
 Box = tuple[float, float, float, float]
