@@ -1,5 +1,6 @@
 """The COCO layout: all objects of a split in one JSON file (cocodataset.org/#format-data)."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -201,12 +202,16 @@ class PictureSearch:
         return self._folder / inner
 
     def is_there(self, path: Path) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file. Raises OSError if its folder is there and can't be listed."""
         parent = str(path.parent)
         if parent not in self._listings:
             try:
                 self._listings[parent] = set(os.listdir(parent))
-            except (OSError, ValueError):  # ValueError: a name that can't be encoded
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that can't be encoded
+                self._listings[parent] = set()
+            except OSError as error:
+                if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):  # a name of the file, or links of the folder
+                    raise
                 self._listings[parent] = set()
         return path.name in self._listings[parent]
 

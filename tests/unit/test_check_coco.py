@@ -39,6 +39,7 @@ def coco(tmp_path: Path) -> Path:
             {"duplicate": 1},
             "is the picture of two entries of train2017",
         ),
+        (change("images", 0, "file_name", value="x" * 300 + "/1.jpg"), {"missing_picture": 1}, "1.jpg is missing"),
         (change("images", 0, "width", value=39), {"other_size": 1}, r"image 1: says 39x40, and .*1\.jpg is 40x40"),
         (
             change("annotations", 0, "category_id", value=7),

@@ -90,6 +90,22 @@ def test_a_layout_that_was_not_named(voc: Path, coco: Path, refused: Refused) ->
     assert refused("--root", str(voc.parent)).endswith("1 error(s) found, see above")
 
 
+@pytest.mark.parametrize("folder", ["train2017", "annotations"])
+def test_folders_without_permission_are_named(
+    coco: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    listdir = os.listdir
+
+    def listdir_or_fail(path: str | Path) -> list[str]:
+        if Path(path) == coco / folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", listdir_or_fail)  # tests may run as root, who may read all
+    message = refused("--name", "coco", "--root", str(coco), "--workers", "0")
+    assert message == f"error: {coco / folder}: no permission to read or write it"
+
+
 def test_bad_arguments_are_named(voc: Path, refused: Refused) -> None:
     assert "belong together" in refused("--name", "voc", "--root", str(voc), "--draw", "3")
     assert "class folders have no boxes" in refused("--root", str(voc), "--draw", "3", "--draw_output", "x")

@@ -1,6 +1,8 @@
 """Reading a COCO annotation file for a check: whatever is wrong becomes a finding, and the reading goes on."""
 
 import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,17 @@ from detection.data.coco import PICTURE_FOLDERS, PictureSearch, annotation_files
 from detection.data.json_columns import read_json, short
 from detection.data.roots import coco_root_near, instead
 
+_ANNOTATIONS = re.compile(r"instances_(.+)\.json", re.DOTALL)
+
 
 def usual_coco_splits(root: Path) -> list[str]:
     """The splits that have an annotation file, train first; lists out of another such split are left out.
 
     Raises:
         ConfigError: there is none, or they are of several years.
+        PermissionError: their folder can't be listed.
     """
-    names = {path.stem.removeprefix("instances_") for path in (root / "annotations").glob("instances_*.json")}
+    names = {match[1] for name in _listing(root / "annotations") if (match := _ANNOTATIONS.fullmatch(name))}
     names -= {name for name in names if PICTURE_FOLDERS.get(name) in names}
     found = sorted(names, key=lambda name: (not name.startswith("train"), name))
     if not found:
@@ -43,6 +48,13 @@ def usual_coco_splits(root: Path) -> list[str]:
             "--splits"
         )
     return found
+
+
+def _listing(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def scan_coco(root: Path, split: str) -> SplitScan:
