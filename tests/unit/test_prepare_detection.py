@@ -161,6 +161,24 @@ def test_some_archives_alone(archives: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
+@pytest.mark.parametrize("place", [0, 500, -1])
+def test_damaged_files_of_the_same_size_are_written_anew(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str, place: int
+) -> None:
+    monkeypatch.setattr("backbones.data.unpacking._CHUNK", 128)  # files of several chunks
+    output = tmp_path / "out"
+    main(arguments(name, archives, output))
+    for file in [file for file in TREES[name] if file.endswith("jpg")][:2]:
+        content = bytearray((output / file).read_bytes())
+        content[place] ^= 1
+        (output / file).write_bytes(content)
+    capsys.readouterr()
+    main(arguments(name, archives, output))
+    assert "of which 2 were written now" in capsys.readouterr().out
+    assert tree(output) == TREES[name]
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
 @pytest.mark.parametrize(("number", "early"), [(0, True), (3, False), (6, True)])
 def test_a_killed_run_goes_on(archives: Path, tmp_path: Path, name: str, number: int, early: bool) -> None:
     output = tmp_path / "out"
