@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -71,12 +72,32 @@ def annotation_files(root: Path, split: str) -> tuple[Path, Path]:
     return root / "annotations" / f"instances_{split}.json", root / "annotations" / f"image_info_{split}.json"
 
 
+def listed_splits(root: Path, form: str = "(?:instances|image_info)") -> list[str]:
+    """The splits that have files of a form (a pattern) in root/annotations, sorted.
+
+    Raises:
+        OSError: the folder is there, and can't be listed.
+    """
+    try:
+        names = os.listdir(root / "annotations")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted({match[1] for name in names if (match := re.fullmatch(rf"{form}_([^\n]+)\.json", name))})
+
+
+def no_such_split(root: Path) -> str:
+    """What to say of an annotation file that is missing."""
+    return f"no such file; there are the splits: {', '.join(listed_splits(root)) or 'none'}"
+
+
 def _annotation_file(root: Path, name: str, need_annotations: bool) -> tuple[Path, bool]:
     """The file of a split, and whether it has objects."""
     check_split_name(name)
     instances, pictures_alone = annotation_files(root, name)
-    if instances.exists() or not pictures_alone.exists():
+    if instances.exists():
         return instances, True
+    if not pictures_alone.exists():
+        raise DataError(f"{instances}: {no_such_split(root)}")
     if need_annotations:
         raise DataError(f"{instances}: no such file; {pictures_alone} has no objects: name another split")
     return pictures_alone, False

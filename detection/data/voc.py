@@ -263,7 +263,8 @@ def _flatten(pictures: list[_Picture], class_names: list[str], bad_boxes: BadBox
     label_of = {name: k for k, name in enumerate(class_names, 1)}
     for owner, item in zip(owners, objects, strict=True):
         if item.name not in label_of:
-            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {', '.join(class_names)}")
+            known = f"the detector's classes ({', '.join(class_names)})"
+            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {known}")
 
     def describe(row: int) -> str:
         corners = ", ".join(f"{c:g}" for c in objects[row].corners)

@@ -27,7 +27,12 @@ def coco(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("plant", "kinds", "said"),
     [
-        (change("images", 0, "height", value="40"), {"bad_entry": 1}, "image 1: has no height and width"),
+        (
+            change("images", 0, "height", value="40"),
+            {"bad_entry": 1},
+            r"has no height and width .*\(height '40', width 40\)",
+        ),
+        (change("images", 0, "width", value=1e30), {"bad_entry": 1}, r"image 1: has no .*\(height 40, width 1e\+30\)"),
         (change("images", 0, "file_name", value="../x.jpg"), {"bad_entry": 1}, r"file_name '../x\.jpg' names no file"),
         (
             change("images", 0, "file_name", value="9.jpg"),
@@ -114,6 +119,15 @@ def test_one_finding_is_one_finding(coco: Path) -> None:
     assert found(check("coco", coco, "train2017", "val2017")) == {
         "no_area": ["instances_train2017.json: image 1: annotation 10: box [1, 2, 0, 9] of 'dog' has no area"]
     }
+
+
+def test_a_mistyped_split_is_told_from_those_that_are_there(coco: Path) -> None:
+    said = r"instances_val207\.json: no such file; there are the splits: train2017, val2017"
+    assert re.fullmatch(said, found(check("coco", coco, "val207"))["missing_split"][0])
+    with pytest.raises(DataError, match=said):
+        read_coco_split(coco, "val207")
+    with pytest.raises(DataError, match="no such file; there are the splits: none"):
+        read_coco_split(coco / "nowhere", "val2017")
 
 
 def test_joined_splits_that_share_pictures(coco: Path) -> None:

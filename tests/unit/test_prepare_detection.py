@@ -163,7 +163,12 @@ def test_some_archives_alone(archives: Path, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("name", ["voc", "coco"])
 @pytest.mark.parametrize("place", [0, 500, -1])
 def test_damaged_files_of_the_same_size_are_written_anew(
-    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str, place: int
+    archives: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    name: str,
+    place: int,
 ) -> None:
     monkeypatch.setattr("backbones.data.unpacking._CHUNK", 128)  # files of several chunks
     output = tmp_path / "out"

@@ -1,8 +1,6 @@
 """Reading a COCO annotation file for a check: whatever is wrong becomes a finding, and the reading goes on."""
 
 import math
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,17 @@ from detection.data.checking.scan import (
     ScannedPicture,
     SplitScan,
 )
-from detection.data.coco import PICTURE_FOLDERS, PictureSearch, annotation_files, check_split_name, picture_folder
+from detection.data.coco import (
+    PICTURE_FOLDERS,
+    PictureSearch,
+    annotation_files,
+    check_split_name,
+    listed_splits,
+    no_such_split,
+    picture_folder,
+)
 from detection.data.json_columns import read_json, short
 from detection.data.roots import coco_root_near, instead
-
-_ANNOTATIONS = re.compile(r"instances_(.+)\.json", re.DOTALL)
 
 
 def usual_coco_splits(root: Path) -> list[str]:
@@ -35,7 +39,7 @@ def usual_coco_splits(root: Path) -> list[str]:
         ConfigError: there is none, or they are of several years.
         PermissionError: their folder can't be listed.
     """
-    names = {match[1] for name in _listing(root / "annotations") if (match := _ANNOTATIONS.fullmatch(name))}
+    names = set(listed_splits(root, "instances"))
     names -= {name for name in names if PICTURE_FOLDERS.get(name) in names}
     found = sorted(names, key=lambda name: (not name.startswith("train"), name))
     if not found:
@@ -48,13 +52,6 @@ def usual_coco_splits(root: Path) -> list[str]:
             "--splits"
         )
     return found
-
-
-def _listing(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def scan_coco(root: Path, split: str) -> SplitScan:
@@ -82,7 +79,7 @@ def _find_file(scan: SplitScan, root: Path, part: str) -> "_CocoFile | None":
     instances, alone = annotation_files(root, part)
     path = instances if instances.exists() or not alone.exists() else alone
     if not path.is_file():
-        scan.find(MISSING_SPLIT, str(path), "is not a file" if path.exists() else "no such file")
+        scan.find(MISSING_SPLIT, str(path), "is not a file" if path.exists() else no_such_split(root))
         return None
     return _CocoFile(scan, str(path), picture_folder(root, part), with_objects=path is instances)
 
@@ -169,7 +166,9 @@ class _CocoFile:
                 ScannedPicture(str(path or ""), self.path, about, size, is_there, self.with_objects)
             )
             if size is None:
-                self._scan.find_in_picture(BAD_ENTRY, place, "has no height and width of 1 or more")
+                sides = f"height {short(_get(entry, 'height'))}, width {short(_get(entry, 'width'))}"
+                message = f"has no height and width of 1 or more, below 2^31 ({sides})"
+                self._scan.find_in_picture(BAD_ENTRY, place, message)
             if path is None:
                 self._scan.find_in_picture(BAD_ENTRY, place, f"file_name {short(name)} names no file in {self._folder}")
             elif not is_there:
