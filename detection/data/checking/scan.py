@@ -93,6 +93,7 @@ class SplitScan:
         self.pictures: list[ScannedPicture] = []
         self.findings: list[Finding] = []
         self.flagged: dict[int, list[str]] = {}  # kinds of errors and warnings by picture
+        self.flagged_objects: set[int] = set()  # rows of objects with errors and warnings
         self.class_names: list[str] = []
         self._describe_box = describe_box
         self._labels: dict[str, int] = {}
@@ -114,6 +115,8 @@ class SplitScan:
     def find_in_box(self, kind: Kind, row: int, message: str) -> None:
         """Adds a finding about the object `row`."""
         objects = self.objects
+        if kind.severity != "note":
+            self.flagged_objects.add(row)
         box, name = self._describe_box(tuple(objects.boxes[row].tolist())), self.class_names[objects.labels[row]]
         identity = f"annotation {str(self._identities[row])[:40]}: " if self._identities[row] != "" else ""
         self.find_in_picture(kind, int(objects.images[row]), f"{identity}box {box} of '{name[:40]}' {message}")
