@@ -55,7 +55,7 @@ def draw_sheets(scans: Sequence[SplitScan], count: int, folder: Path) -> str:
                 sheet = grid(cells, min(COLUMNS, len(cells)), titles=captions, narrowest=CELL)
                 save_picture(sheet, folder / f"sheet_{sheets}.png")
                 cells, captions = [], []
-    empty = f", {unreadable:,} of them an empty cell as it can't be read" if unreadable else ""
+    empty = f", {unreadable:,} of them as empty cells (can't be read)" if unreadable else ""
     red = "; boxes with errors or warnings have a red outline" if any(scan.flagged_objects for scan in scans) else ""
     return f"{len(chosen):,} picture(s) drawn on {sheets:,} sheet(s) in {folder}{empty}{red}"
 

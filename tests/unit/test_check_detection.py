@@ -15,6 +15,7 @@ from voc_files import box, obj, xml
 from detection.check import main
 from detection.check_drawing import choose, draw_picture, draw_sheets
 from detection.data.checking.coco import scan_coco
+from detection.data.checking.table import format_splits
 
 Refused = Callable[..., str]
 
@@ -90,6 +91,17 @@ def test_a_layout_that_was_not_named(voc: Path, coco: Path, refused: Refused) ->
     assert refused("--root", str(voc.parent)).endswith("1 error(s) found, see above")
 
 
+def test_splits_that_can_t_be_read_are_not_counted(coco: Path) -> None:
+    write_coco(coco, "train2017", coco_data([]))
+    scans = check("coco", coco, "train2017", "val2017", "val207", rare=10)
+    assert "rare_class" not in {finding.kind.name for scan in scans for finding in scan.findings}
+    table = format_splits(scans)
+    assert re.search(r"^class +val2017$", table, re.MULTILINE)
+    assert re.search(r"^dog +2$", table, re.MULTILINE)
+    assert re.search(r"^val207 +0", table, re.MULTILINE)
+    assert "class" not in format_splits(scans[:1]).split("pixels)")[1]
+
+
 @pytest.mark.parametrize("folder", ["train2017", "annotations"])
 def test_folders_without_permission_are_named(
     coco: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, folder: str
@@ -132,7 +144,7 @@ def test_pictures_with_findings_are_drawn_first(voc: Path, tmp_path: Path, capsy
 def test_a_picture_that_can_t_be_read_is_an_empty_cell(voc: Path, tmp_path: Path) -> None:
     (voc / "VOC2007/JPEGImages/b.jpg").write_bytes(b"junk")
     said = draw_sheets(check("voc", voc, "trainval"), 1, tmp_path)
-    assert said == f"1 picture(s) drawn on 1 sheet(s) in {tmp_path}, 1 of them an empty cell as it can't be read"
+    assert said == f"1 picture(s) drawn on 1 sheet(s) in {tmp_path}, 1 of them as empty cells (can't be read)"
     with Image.open(tmp_path / "sheet_1.png") as sheet:
         assert sheet.getpixel((240, 140)) == (211, 211, 211)
 
