@@ -234,9 +234,10 @@ def test_bad_arguments_are_named(archives: Path, tmp_path: Path, refused: Refuse
     )
     (archives / "other.json").write_text("{}")
     assert "is called instances_<split>.json" in refused("coco", "--lists", str(archives / "other.json"), *output)
-    (archives / "instances_x.json").write_text("{")
-    assert "instances_x.json: not a JSON file" in refused(
-        "coco", "--lists", str(archives / "instances_x.json"), *output
-    )
+    for content, said in (("{", "not a JSON file"), ("[]", "is not an annotation file of COCO's form")):
+        (archives / "instances_x.json").write_text(content)
+        message = refused("coco", "--lists", str(archives / "instances_x.json"), *output)
+        assert f"{archives}/instances_x.json: {said}" in message
+    assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
     assert "can't be written" in refused("voc", "--archives", archive, "--output", str(tmp_path / "file"))
