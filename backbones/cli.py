@@ -63,6 +63,9 @@ def run_command(
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, PermissionError) and error.filename is not None:
+            named = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+            _leave(EXIT_BAD_INPUT, f"error: {named}: no permission to read or write it")
         _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
 
 

@@ -87,8 +87,7 @@ def _tell(root: str, scans: Sequence[SplitScan], draw: int, draw_output: str | N
     """Prints what was found in a detection set, and writes and draws what is asked for."""
     summary = f"{root}\n{format_splits(scans)}"
     if draw_output is not None:
-        sheets = draw_sheets(scans, draw, Path(draw_output))
-        summary += f"\n\n{sheets} sheet(s) of drawn pictures in {draw_output}"
+        summary += f"\n\n{draw_sheets(scans, draw, Path(draw_output))}"
     counts = {scan.name: describe_split(scan) for scan in scans}
     tell_findings(root, counts, all_findings(scans), summary=summary, output=output)
 

@@ -38,7 +38,8 @@ def voc(output: str, archives: list[str]) -> None:
     training = {UNIONS["07+12"], *UNIONS["07+12"].split("+")}
     if set(UNIONS["07+12"].split("+")) <= set(names):
         names = ["07+12", *(name for name in names if name not in training)]
-    print(f"Next: python tools/check_data.py --name voc --root {devkit} --splits {' '.join(names)}")
+    if names:
+        print(f"Next: python tools/check_data.py --name voc --root {devkit} --splits {' '.join(names)}")
 
 
 def coco(

@@ -40,7 +40,7 @@ class PreparedSplit:
         name: "train" or "val".
         classes: pictures of each synset.
         size: of all pictures, in bytes.
-        written: pictures that were not there before.
+        written: pictures that were not there before, or with another content.
         foreign: by folder, how much lies in the class folders that the archive does not hold.
     """
 
@@ -162,7 +162,7 @@ class _SplitFolder:
         self._result = PreparedSplit(name)
 
     def add(self, synset: str, member: TarMember) -> None:
-        """Puts a picture there, unless it is there in its full size."""
+        """Puts a picture there, unless it is there with the same content."""
         if not 0 < member.size <= LARGEST_PICTURE:
             raise DataError(
                 f"{member.data.source}: a picture can't be of {member.size:,} bytes: the archive is damaged"

@@ -1,8 +1,7 @@
 """Putting the files of archives into a folder, so that a run which was killed goes on where it stopped.
 
-A file is written under another name and then renamed, and one that is there in its full size is left alone, so that a
-run which is started again ends in what an undisturbed one gives. (What a power cut leaves is not trusted so far:
-`check_data.py` reads every picture.)
+A file is written under another name and then renamed, and one that is there with the same content is left alone, so
+that a run which is started again ends in what an undisturbed one gives, and mends what was damaged meanwhile.
 """
 
 import fcntl
@@ -86,7 +85,7 @@ class Unpacking:
         os.close(self._lock)
 
     def put(self, name: str, size: int, data: Readable) -> bool:
-        """Writes `folder/name`, unless it is there in its full size.
+        """Writes `folder/name`, unless it is there with the same content.
 
         Args:
             name: a path below the folder, already found to lead nowhere else.
@@ -101,12 +100,18 @@ class Unpacking:
         """
         path = self.folder / name
         try:
-            if _is_whole(path, size):
+            same, chunk = _compare(path, size, data)
+            if same == size:
                 return False
             if path.parent not in self._made:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._made.add(path.parent)
             with self._partial.open("wb") as file:
+                if same:  # `data` can't be read again
+                    with path.open("rb") as there:
+                        while same and (known := there.read(min(same, _CHUNK))):
+                            same -= file.write(known)
+                file.write(chunk)
                 while chunk := data.read(_CHUNK):
                     file.write(chunk)
             os.replace(self._partial, path)
@@ -126,7 +131,19 @@ def describe_size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _is_whole(path: Path, size: int) -> bool:
+def _compare(path: Path, size: int, data: Readable) -> tuple[int, bytes]:
+    """How many bytes of a file are known to be those of `data`, and what has been read of `data` beyond them."""
+    same = 0
+    if _has_size(path, size):
+        with path.open("rb") as there:
+            while chunk := data.read(_CHUNK):
+                if there.read(len(chunk)) != chunk:
+                    return same, chunk
+                same += len(chunk)
+    return same, b""
+
+
+def _has_size(path: Path, size: int) -> bool:
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

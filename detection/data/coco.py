@@ -1,6 +1,8 @@
 """The COCO layout: all objects of a split in one JSON file (cocodataset.org/#format-data)."""
 
+import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -70,12 +72,32 @@ def annotation_files(root: Path, split: str) -> tuple[Path, Path]:
     return root / "annotations" / f"instances_{split}.json", root / "annotations" / f"image_info_{split}.json"
 
 
+def listed_splits(root: Path, form: str = "(?:instances|image_info)") -> list[str]:
+    """The splits that have files of a form (a pattern) in root/annotations, sorted.
+
+    Raises:
+        OSError: the folder is there, and can't be listed.
+    """
+    try:
+        names = os.listdir(root / "annotations")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted({match[1] for name in names if (match := re.fullmatch(rf"{form}_([^\n]+)\.json", name))})
+
+
+def no_such_split(root: Path) -> str:
+    """What to say of an annotation file that is missing."""
+    return f"no such file; there are the splits: {', '.join(listed_splits(root)) or 'none'}"
+
+
 def _annotation_file(root: Path, name: str, need_annotations: bool) -> tuple[Path, bool]:
     """The file of a split, and whether it has objects."""
     check_split_name(name)
     instances, pictures_alone = annotation_files(root, name)
-    if instances.exists() or not pictures_alone.exists():
+    if instances.exists():
         return instances, True
+    if not pictures_alone.exists():
+        raise DataError(f"{instances}: {no_such_split(root)}")
     if need_annotations:
         raise DataError(f"{instances}: no such file; {pictures_alone} has no objects: name another split")
     return pictures_alone, False
@@ -201,12 +223,16 @@ class PictureSearch:
         return self._folder / inner
 
     def is_there(self, path: Path) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file. Raises OSError if its folder is there and can't be listed."""
         parent = str(path.parent)
         if parent not in self._listings:
             try:
                 self._listings[parent] = set(os.listdir(parent))
-            except (OSError, ValueError):  # ValueError: a name that can't be encoded
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that can't be encoded
+                self._listings[parent] = set()
+            except OSError as error:
+                if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):  # a name of the file, or links of the folder
+                    raise
                 self._listings[parent] = set()
         return path.name in self._listings[parent]
 

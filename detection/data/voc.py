@@ -12,6 +12,7 @@ import numpy as np
 from defusedxml import DefusedXmlException
 
 from backbones.data.pictures import ENDINGS, read_image_size
+from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles
@@ -171,7 +172,7 @@ def _read_list(folder: Path, name: str) -> list[VocEntry]:
 def read_lines(path: Path) -> list[str]:
     """The lines of a list of pictures, stripped. Raises DataError if there is none that can be read."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line.strip() for line in read_regular_file(path).decode("utf-8").splitlines()]
     except FileNotFoundError as error:
         names = sorted(f.stem for f in path.parent.glob("*.txt"))
         raise DataError(f"{path}: no such split; there are: {', '.join(names) or 'none'}") from error
@@ -215,11 +216,7 @@ def _read_picture(entry: VocEntry, need_pictures: bool, annotated: bool) -> _Pic
 def parse_xml(xml: Path, path: str) -> Element:
     """The annotation of the picture `path`. Raises DataError if there is none that can be read."""
     try:
-        with xml.open("rb") as file:
-            content = file.read(_LARGEST_XML + 1)
-        if len(content) > _LARGEST_XML:
-            raise DataError(f"{xml}: larger than {_LARGEST_XML:,} bytes, as no annotation is")
-        return defusedxml.ElementTree.fromstring(content)
+        return defusedxml.ElementTree.fromstring(read_regular_file(xml, largest=_LARGEST_XML))
     except FileNotFoundError as error:
         raise DataError(f"{xml}: no such annotation file (of picture {path})") from error
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError, RecursionError) as error:
@@ -266,7 +263,8 @@ def _flatten(pictures: list[_Picture], class_names: list[str], bad_boxes: BadBox
     label_of = {name: k for k, name in enumerate(class_names, 1)}
     for owner, item in zip(owners, objects, strict=True):
         if item.name not in label_of:
-            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {', '.join(class_names)}")
+            known = f"the detector's classes ({', '.join(class_names)})"
+            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {known}")
 
     def describe(row: int) -> str:
         corners = ", ".join(f"{c:g}" for c in objects[row].corners)

@@ -27,7 +27,12 @@ def coco(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("plant", "kinds", "said"),
     [
-        (change("images", 0, "height", value="40"), {"bad_entry": 1}, "image 1: has no height and width"),
+        (
+            change("images", 0, "height", value="40"),
+            {"bad_entry": 1},
+            r"has no height and width .*\(height '40', width 40\)",
+        ),
+        (change("images", 0, "width", value=1e30), {"bad_entry": 1}, r"image 1: has no .*\(height 40, width 1e\+30\)"),
         (change("images", 0, "file_name", value="../x.jpg"), {"bad_entry": 1}, r"file_name '../x\.jpg' names no file"),
         (
             change("images", 0, "file_name", value="9.jpg"),
@@ -39,6 +44,7 @@ def coco(tmp_path: Path) -> Path:
             {"duplicate": 1},
             "is the picture of two entries of train2017",
         ),
+        (change("images", 0, "file_name", value="x" * 300 + "/1.jpg"), {"missing_picture": 1}, "1.jpg is missing"),
         (change("images", 0, "width", value=39), {"other_size": 1}, r"image 1: says 39x40, and .*1\.jpg is 40x40"),
         (
             change("annotations", 0, "category_id", value=7),
@@ -115,6 +121,15 @@ def test_one_finding_is_one_finding(coco: Path) -> None:
     }
 
 
+def test_a_mistyped_split_is_told_from_those_that_are_there(coco: Path) -> None:
+    said = r"instances_val207\.json: no such file; there are the splits: train2017, val2017"
+    assert re.fullmatch(said, found(check("coco", coco, "val207"))["missing_split"][0])
+    with pytest.raises(DataError, match=said):
+        read_coco_split(coco, "val207")
+    with pytest.raises(DataError, match="no such file; there are the splits: none"):
+        read_coco_split(coco / "nowhere", "val2017")
+
+
 def test_joined_splits_that_share_pictures(coco: Path) -> None:
     write_coco(coco, "minitrain2017", coco_data([1, 2]))
     (coco / "minitrain2017").symlink_to("train2017")
@@ -144,6 +159,9 @@ def test_joined_splits_of_which_one_has_no_annotations(coco: Path) -> None:
     scans = check("coco", coco, "train2017", "val2017")
     assert list(found(scans)) == ["no_area", "not_annotated"]
     assert describe_split(scans[1]) == {"pictures": 1}
+    assert found(check("coco", coco, "val2017")) == {
+        "untrainable": ["image_info_val2017.json: lists pictures without objects"]
+    }
 
 
 JSON_VALUES = st.recursive(

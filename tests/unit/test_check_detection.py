@@ -13,8 +13,9 @@ from PIL import Image
 from voc_files import box, obj, xml
 
 from detection.check import main
-from detection.check_drawing import choose, draw_picture
+from detection.check_drawing import choose, draw_picture, draw_sheets
 from detection.data.checking.coco import scan_coco
+from detection.data.checking.table import format_splits
 
 Refused = Callable[..., str]
 
@@ -90,6 +91,33 @@ def test_a_layout_that_was_not_named(voc: Path, coco: Path, refused: Refused) ->
     assert refused("--root", str(voc.parent)).endswith("1 error(s) found, see above")
 
 
+def test_splits_that_can_t_be_read_are_not_counted(coco: Path) -> None:
+    write_coco(coco, "train2017", coco_data([]))
+    scans = check("coco", coco, "train2017", "val2017", "val207", rare=10)
+    assert "rare_class" not in {finding.kind.name for scan in scans for finding in scan.findings}
+    table = format_splits(scans)
+    assert re.search(r"^class +val2017$", table, re.MULTILINE)
+    assert re.search(r"^dog +2$", table, re.MULTILINE)
+    assert re.search(r"^val207 +0", table, re.MULTILINE)
+    assert "class" not in format_splits(scans[:1]).split("pixels)")[1]
+
+
+@pytest.mark.parametrize("folder", ["train2017", "annotations"])
+def test_folders_without_permission_are_named(
+    coco: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    listdir = os.listdir
+
+    def listdir_or_fail(path: str | Path) -> list[str]:
+        if Path(path) == coco / folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", listdir_or_fail)  # tests may run as root, who may read all
+    message = refused("--name", "coco", "--root", str(coco), "--workers", "0")
+    assert message == f"error: {coco / folder}: no permission to read or write it"
+
+
 def test_bad_arguments_are_named(voc: Path, refused: Refused) -> None:
     assert "belong together" in refused("--name", "voc", "--root", str(voc), "--draw", "3")
     assert "class folders have no boxes" in refused("--root", str(voc), "--draw", "3", "--draw_output", "x")
@@ -101,25 +129,39 @@ def test_pictures_with_findings_are_drawn_first(voc: Path, tmp_path: Path, capsy
     scans = check("voc", voc, "trainval", "test")
     assert [(scan.name, place) for scan, place in choose(scans, 2)] == [("trainval", 1), ("trainval", 0)]
     assert len(choose(scans, 99)) == 3
+    (tmp_path / "d/e").mkdir(parents=True)
+    for old in ("sheet_1.png", "sheet_12.png", "sheet_mine.png"):
+        (tmp_path / "d/e" / old).touch()
+    drawn = ["--draw", "2", "--draw_output", str(tmp_path / "d/e"), "--workers", "0"]
     with pytest.raises(SystemExit):
-        main(
-            [
-                "--name",
-                "voc",
-                "--root",
-                str(voc),
-                "--draw",
-                "2",
-                "--draw_output",
-                str(tmp_path / "d/e"),
-                "--workers",
-                "0",
-            ]
-        )
-    assert "1 sheet(s) of drawn pictures in" in capsys.readouterr().out
+        main(["--name", "voc", "--root", str(voc), *drawn])
+    assert "2 picture(s) drawn on 1 sheet(s) in" in capsys.readouterr().out
     with Image.open(tmp_path / "d/e/sheet_1.png") as sheet:
         assert sheet.width > 2 * 480
-    assert os.listdir(tmp_path / "d/e") == ["sheet_1.png"]
+    assert sorted(os.listdir(tmp_path / "d/e")) == ["sheet_1.png", "sheet_mine.png"]
+
+
+def test_a_picture_that_can_t_be_read_is_an_empty_cell(voc: Path, tmp_path: Path) -> None:
+    (voc / "VOC2007/JPEGImages/b.jpg").write_bytes(b"junk")
+    said = draw_sheets(check("voc", voc, "trainval"), 1, tmp_path)
+    assert said == f"1 picture(s) drawn on 1 sheet(s) in {tmp_path}, 1 of them as empty cells (can't be read)"
+    with Image.open(tmp_path / "sheet_1.png") as sheet:
+        assert sheet.getpixel((240, 140)) == (211, 211, 211)
+
+
+@pytest.mark.parametrize(
+    ("corners", "on_outline"),
+    [((11, 11, 11, 30), (117, 240)), ((30, 11, 11, 30), (129, 240)), ((50, 11, 60, 30), (477, 240))],
+)
+def test_wrong_boxes_have_a_red_outline(voc: Path, corners: tuple, on_outline: tuple[int, int]) -> None:
+    Image.new("RGB", (40, 40)).save(voc / "VOC2007/JPEGImages/a.jpg")
+    (voc / "VOC2007/Annotations/a.xml").write_text(xml(CAT, obj("dog", box(*corners)), size=SIZE))
+    (scan,) = check("voc", voc, "trainval")
+    assert scan.flagged_objects == {1}
+    picture = draw_picture(scan, 0)
+    assert picture.getpixel(on_outline) == (255, 0, 0)
+    scan.flagged_objects.clear()
+    assert not (np.array(draw_picture(scan, 0)) == (255, 0, 0)).all(2).any()
 
 
 def test_boxes_are_drawn_where_they_are(coco: Path) -> None:

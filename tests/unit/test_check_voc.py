@@ -101,12 +101,26 @@ def test_every_kind_is_found_in_voc(voc: Path, plant: Callable[[Path], Any], kin
     assert re.search(said, kinds[kind][0])
 
 
+def test_names_that_differ_in_case_alone(voc: Path) -> None:
+    replace_xml(xml(obj("cat"), obj("dog", box(5, 5, 9, 9)), obj("DOG", box(1, 2, 9, 9)), size=SIZE))(voc)
+    assert found(check("voc", voc, "trainval")) == {
+        "alike_classes": ["a.xml: class 'DOG' (1 object(s)) and class 'dog' (2) differ in upper and lower case alone"]
+    }
+
+
 def test_a_pipe_is_not_read(voc: Path) -> None:
     (voc / "VOC2007/JPEGImages/a.jpg").unlink()
     os.mkfifo(voc / "VOC2007/JPEGImages/a.jpg")
     (voc / "VOC2007/Annotations/b.xml").unlink()
     os.mkfifo(voc / "VOC2007/Annotations/b.xml")
     assert set(found(check("voc", voc, "trainval"))) == {"special_file", "missing_annotation"}
+    with pytest.raises(DataError, match=r"b\.xml: is no file"):
+        read_voc(voc, "trainval", need_pictures=False)
+    (voc / "VOC2007/ImageSets/Main/test.txt").unlink()
+    os.mkfifo(voc / "VOC2007/ImageSets/Main/test.txt")
+    assert found(check("voc", voc, "test")) == {"missing_split": ["test.txt: is no file"]}
+    with pytest.raises(DataError, match=r"test\.txt: is no file"):
+        read_voc(voc, "test")
 
 
 def test_all_is_found_at_once(voc: Path, capsys: pytest.CaptureFixture) -> None:

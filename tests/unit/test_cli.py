@@ -194,6 +194,17 @@ def test_errors_become_one_line_and_an_exit_code(capsys: pytest.CaptureFixture) 
     assert refused(capsys, fail_with(KeyboardInterrupt()), code=130) == "interrupted\n"
 
 
+@pytest.mark.parametrize("name", ["a/b", b"a/b"])
+def test_a_missing_permission_is_the_users_to_mend(capsys: pytest.CaptureFixture, name: str | bytes) -> None:
+    def run() -> None:
+        raise PermissionError(13, "Permission denied", name)
+
+    with pytest.raises(SystemExit) as left:
+        run_command(run, argv=[])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: a/b: no permission to read or write it\n"
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture) -> None:
     def command() -> None:
         raise DataError("broken")

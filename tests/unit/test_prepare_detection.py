@@ -161,6 +161,29 @@ def test_some_archives_alone(archives: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
+@pytest.mark.parametrize("place", [0, 500, -1])
+def test_damaged_files_of_the_same_size_are_written_anew(
+    archives: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    name: str,
+    place: int,
+) -> None:
+    monkeypatch.setattr("backbones.data.unpacking._CHUNK", 128)  # files of several chunks
+    output = tmp_path / "out"
+    main(arguments(name, archives, output))
+    for file in [file for file in TREES[name] if file.endswith("jpg")][:2]:
+        content = bytearray((output / file).read_bytes())
+        content[place] ^= 1
+        (output / file).write_bytes(content)
+    capsys.readouterr()
+    main(arguments(name, archives, output))
+    assert "of which 2 were written now" in capsys.readouterr().out
+    assert tree(output) == TREES[name]
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
 @pytest.mark.parametrize(("number", "early"), [(0, True), (3, False), (6, True)])
 def test_a_killed_run_goes_on(archives: Path, tmp_path: Path, name: str, number: int, early: bool) -> None:
     output = tmp_path / "out"
@@ -211,9 +234,10 @@ def test_bad_arguments_are_named(archives: Path, tmp_path: Path, refused: Refuse
     )
     (archives / "other.json").write_text("{}")
     assert "is called instances_<split>.json" in refused("coco", "--lists", str(archives / "other.json"), *output)
-    (archives / "instances_x.json").write_text("{")
-    assert "instances_x.json: not a JSON file" in refused(
-        "coco", "--lists", str(archives / "instances_x.json"), *output
-    )
+    for content, said in (("{", "not a JSON file"), ("[]", "is not an annotation file of COCO's form")):
+        (archives / "instances_x.json").write_text(content)
+        message = refused("coco", "--lists", str(archives / "instances_x.json"), *output)
+        assert f"{archives}/instances_x.json: {said}" in message
+    assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
     assert "can't be written" in refused("voc", "--archives", archive, "--output", str(tmp_path / "file"))

@@ -19,7 +19,15 @@ from detection.data.checking.scan import (
     ScannedPicture,
     SplitScan,
 )
-from detection.data.coco import PICTURE_FOLDERS, PictureSearch, annotation_files, check_split_name, picture_folder
+from detection.data.coco import (
+    PICTURE_FOLDERS,
+    PictureSearch,
+    annotation_files,
+    check_split_name,
+    listed_splits,
+    no_such_split,
+    picture_folder,
+)
 from detection.data.json_columns import read_json, short
 from detection.data.roots import coco_root_near, instead
 
@@ -29,8 +37,9 @@ def usual_coco_splits(root: Path) -> list[str]:
 
     Raises:
         ConfigError: there is none, or they are of several years.
+        PermissionError: their folder can't be listed.
     """
-    names = {path.stem.removeprefix("instances_") for path in (root / "annotations").glob("instances_*.json")}
+    names = set(listed_splits(root, "instances"))
     names -= {name for name in names if PICTURE_FOLDERS.get(name) in names}
     found = sorted(names, key=lambda name: (not name.startswith("train"), name))
     if not found:
@@ -70,7 +79,7 @@ def _find_file(scan: SplitScan, root: Path, part: str) -> "_CocoFile | None":
     instances, alone = annotation_files(root, part)
     path = instances if instances.exists() or not alone.exists() else alone
     if not path.is_file():
-        scan.find(MISSING_SPLIT, str(path), "is not a file" if path.exists() else "no such file")
+        scan.find(MISSING_SPLIT, str(path), "is not a file" if path.exists() else no_such_split(root))
         return None
     return _CocoFile(scan, str(path), picture_folder(root, part), with_objects=path is instances)
 
@@ -157,7 +166,9 @@ class _CocoFile:
                 ScannedPicture(str(path or ""), self.path, about, size, is_there, self.with_objects)
             )
             if size is None:
-                self._scan.find_in_picture(BAD_ENTRY, place, "has no height and width of 1 or more")
+                sides = f"height {short(_get(entry, 'height'))}, width {short(_get(entry, 'width'))}"
+                message = f"has no height and width of 1 or more, below 2^31 ({sides})"
+                self._scan.find_in_picture(BAD_ENTRY, place, message)
             if path is None:
                 self._scan.find_in_picture(BAD_ENTRY, place, f"file_name {short(name)} names no file in {self._folder}")
             elif not is_there:

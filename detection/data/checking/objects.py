@@ -1,5 +1,6 @@
 """What is wrong with, or unusual about, the objects of a detection set."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ NO_OBJECTS = Kind("no_objects", "note", "pictures without objects")
 ONLY_IGNORED = Kind("only_ignored", "note", "pictures whose objects are all difficult or crowd")
 UNTESTED_CLASS = Kind("untested_class", "note", "classes of the first split that another one lacks")
 RARE_CLASS = Kind("rare_class", "note", "classes with few objects in the first split")
+ALIKE_CLASSES = Kind("alike_classes", "note", "class names that differ in upper and lower case alone")
 OTHER_CATEGORIES = Kind("other_categories", "error", "categories that differ between splits")
 
 _ROUNDING = 1e-6  # pixels; what sums of COCO's corners and sizes may be off by
@@ -85,8 +87,9 @@ def check_classes(scans: Sequence[SplitScan], rare: int) -> None:
     first, counts = scans[0], count_classes(scans[0])
     place = first.pictures[0].file if first.pictures else first.name
     for name, count in counts.items():
-        if count < rare:
+        if count < rare and len(first.objects):
             first.find(RARE_CLASS, place, f"class '{name[:40]}' has {count} object(s) in {first.name}")
+    _find_alike(scans)
     for scan in scans[1:]:
         if not scan.pictures or not first.pictures:
             continue
@@ -107,6 +110,21 @@ def check_classes(scans: Sequence[SplitScan], rare: int) -> None:
                 scan.find(
                     OTHER_CATEGORIES, file, f"category '{name[:40]}' has id {number}, and {other} in {first.name}"
                 )
+
+
+def _find_alike(scans: Sequence[SplitScan]) -> None:
+    scans = [scan for scan in scans if scan.pictures]
+    totals: Counter[str] = Counter()
+    for scan in scans:
+        totals.update(count_classes(scan))
+    spelled: dict[str, str] = {}
+    for name in sorted(totals):
+        other = spelled.setdefault(name.casefold(), name)
+        if name != other:
+            rarer = min(name, other, key=totals.__getitem__)
+            scan = next(scan for scan in scans if rarer in scan.class_names)
+            message = f"class '{other[:40]}' ({totals[other]} object(s)) and class '{name[:40]}' ({totals[name]})"
+            scan.find(ALIKE_CLASSES, _file_with(scan, rarer), f"{message} differ in upper and lower case alone")
 
 
 def count_classes(scan: SplitScan) -> dict[str, int]:

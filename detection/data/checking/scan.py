@@ -20,6 +20,7 @@ MISSING_PICTURE = Kind("missing_picture", "error", "pictures that are not there"
 MISSING_ANNOTATION = Kind("missing_annotation", "error", "pictures without an annotation file, where others have one")
 LISTED_TWICE = Kind("listed_twice", "error", "pictures that a split lists twice")
 PARTLY_ANNOTATED = Kind("partly_annotated", "error", "joined splits of which some have annotations and some have not")
+UNTRAINABLE = Kind("untrainable", "error", "a first split, which is trained on, without annotations")
 NOT_ANNOTATED = Kind("not_annotated", "note", "splits without annotations, of which only the pictures are checked")
 
 Box = tuple[float, float, float, float]
@@ -92,6 +93,7 @@ class SplitScan:
         self.pictures: list[ScannedPicture] = []
         self.findings: list[Finding] = []
         self.flagged: dict[int, list[str]] = {}  # kinds of errors and warnings by picture
+        self.flagged_objects: set[int] = set()  # rows of objects with errors and warnings
         self.class_names: list[str] = []
         self._describe_box = describe_box
         self._labels: dict[str, int] = {}
@@ -113,6 +115,8 @@ class SplitScan:
     def find_in_box(self, kind: Kind, row: int, message: str) -> None:
         """Adds a finding about the object `row`."""
         objects = self.objects
+        if kind.severity != "note":
+            self.flagged_objects.add(row)
         box, name = self._describe_box(tuple(objects.boxes[row].tolist())), self.class_names[objects.labels[row]]
         identity = f"annotation {str(self._identities[row])[:40]}: " if self._identities[row] != "" else ""
         self.find_in_picture(kind, int(objects.images[row]), f"{identity}box {box} of '{name[:40]}' {message}")

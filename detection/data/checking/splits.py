@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from backbones.data.findings import Finding, Kind
 from backbones.progress import progress_bar
 from detection.data.checking.coco import scan_coco
 from detection.data.checking.objects import check_boxes_of, check_classes
-from detection.data.checking.scan import ScannedPicture, SplitScan
+from detection.data.checking.scan import NOT_ANNOTATED, UNTRAINABLE, ScannedPicture, SplitScan
 from detection.data.checking.voc import scan_voc
 
 OTHER_SIZE = Kind("other_size", "error", "pictures of another size than their annotation says")
@@ -49,6 +50,7 @@ def check_detection_set(
             scan = (scan_voc if name == "voc" else scan_coco)(root, split)
             check_boxes_of(scan, min_box)
             scans.append(scan)
+    scans[0].findings = [replace(f, kind=UNTRAINABLE) if f.kind is NOT_ANNOTATED else f for f in scans[0].findings]
     check_classes(scans, rare)
     _check_pictures(scans, min_side, workers)
     return scans

@@ -33,7 +33,7 @@ def describe_split(scan: SplitScan) -> dict[str, Any]:
 
 
 def format_splits(scans: Sequence[SplitScan]) -> str:
-    """A row for each split, then one for each class with its objects in each split."""
+    """A row for each split, then one for each class with its objects in each split that has any."""
     counts = {printable(scan.name): describe_split(scan) for scan in scans}
     rows = [["split", "pictures", "objects", "classes", scans[0].ignored, "a picture", "small", "medium", "large"]]
     for name, split in counts.items():
@@ -46,7 +46,7 @@ def format_splits(scans: Sequence[SplitScan]) -> str:
         rows.append(row + [""] * (len(rows[0]) - len(row)))
     lines = [format_table(rows, texts=1, bars=False)]
     lines.append("(a picture: objects, fewest / median / most; small and medium: areas below 32x32 and 96x96 pixels)")
-    classes_of = {name: split["classes"] for name, split in counts.items() if "classes" in split}
+    classes_of = {name: split["classes"] for name, split in counts.items() if split.get("objects")}
     if names := list(dict.fromkeys(name for classes in classes_of.values() for name in classes)):
         rows = [["class", *classes_of]]
         rows += [[printable(c[:40]), *(f"{classes.get(c, 0):,}" for classes in classes_of.values())] for c in names]

@@ -42,7 +42,7 @@ class Contents:
     Args:
         files: names of the wanted files below the output folder, with their sizes in bytes.
         foreign: by folder, how many files are none of such a data set's, and are left out.
-        written: how many of the wanted files were not there before.
+        written: how many of the wanted files were not there before, or with another content.
     """
 
     files: dict[str, int] = field(default_factory=dict)

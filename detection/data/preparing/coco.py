@@ -13,6 +13,7 @@ from backbones.markdown import format_table
 from backbones.progress import progress_bar
 from detection.data.checking.coco import scan_coco
 from detection.data.checking.scan import UNREADABLE, SplitScan
+from detection.data.json_columns import read_json
 from detection.data.preparing.archives import NAME, Contents, Layout
 from detection.data.preparing.summary import count_splits, differences
 
@@ -64,6 +65,7 @@ def prepare_coco(archives: Sequence[Path], lists: Sequence[Path], output: Path) 
             if not _ANNOTATIONS.fullmatch(f"annotations/{path.name}"):
                 raise DataError(f"{path}: a list of pictures is called instances_<split>.json")
             contents.add(f"annotations/{path.name}", content.left, _LARGEST_JSON, str(path))
+        _check_list(path)
     total = sum(path.stat().st_size for path in [*archives, *lists])
     with Unpacking(output, output / ".partial", total, "COCO") as folder:
         for place, size, data, done in _files(archives, lists):
@@ -71,6 +73,13 @@ def prepare_coco(archives: Sequence[Path], lists: Sequence[Path], output: Path) 
             folder.show(done)
         folder.show(total)
     return contents
+
+
+def _check_list(path: Path) -> None:
+    """Raises DataError where a loose annotation file is cut off, or of another form: it has no checksum."""
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+        raise DataError(f"{path}: is not an annotation file of COCO's form (an object with images): get it again")
 
 
 def _files(archives: Sequence[Path], lists: Sequence[Path]) -> Iterator[tuple[str, int, Readable, int]]:

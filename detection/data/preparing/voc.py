@@ -72,7 +72,10 @@ def _files(archives: Sequence[Path]) -> Iterator[tuple[str, TarMember, int]]:
 
 
 def summarise_voc(devkit: Path, contents: Contents) -> tuple[str, list[str]]:
-    """A table of the splits that the archives are of, with what differs from the official sets, and their names."""
+    """A table of the splits that the archives are of, with what differs from the official sets, and their names.
+
+    There are none where no split has annotations, as the archive of VOC2012's test set alone: it can't be trained on.
+    """
     lists = {
         f"{year}/{name}"
         for year in {file.split("/")[0] for file in contents.files}
@@ -84,4 +87,4 @@ def summarise_voc(devkit: Path, contents: Contents) -> tuple[str, list[str]]:
         scans = [scan_voc(devkit, name) for name in bar]
     rows, notes = count_splits(scans, OFFICIAL)
     table = format_table([["split", "pictures", "there", "objects", "difficult"], *rows], texts=1, bars=False)
-    return "\n".join([table, *notes]), names
+    return "\n".join([table, *notes]), names if any(scan.annotated for scan in scans) else []
