@@ -7,14 +7,20 @@ from typing import Any, Literal
 from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
-from backbones.engine.run import refuse_results, write_json
+from backbones.engine.run import check_writable, refuse_results, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
 from detection.data.readers import for_testing, read_split
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import results_split, voc_results_file, write_coco_results, write_voc_results
+from detection.evaluate.files import (
+    results_split,
+    voc_results_file,
+    voc_results_in,
+    write_coco_results,
+    write_voc_results,
+)
 from detection.inference.detect import detect_in_dataset
 from detection.structures import Detections
 from detection.weights import load_detector
@@ -37,7 +43,7 @@ def evaluate_detector(
     Example: python tools/evaluate_detector.py --model runs/voc --data.name voc --data.root VOCdevkit --output found
 
     Args:
-        model: a run folder or weights.safetensors file.
+        model: a run folder or weights.safetensors file. One, so far: ensembles are not supported yet.
         data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
         output: a folder for the results; without it they are only printed.
         metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve).
@@ -50,10 +56,13 @@ def evaluate_detector(
         raise CheckpointError(f"--model {' '.join(model)}: give one detector; ensembles are not supported yet")
     if workers < 0:
         raise ConfigError(f"workers {workers}: give 0 or more")
+    if not metric:
+        raise ConfigError("--metric: name one or more of coco, voc07, voc12")
     if not data.test_split:
         raise ConfigError("data.test_split is missing: name the split to test on")
     if output:
-        _make_folder(Path(output), overwrite)
+        folder = Path(output)
+        refuse_results(folder, ["results.json", "detections.json", *voc_results_in(folder)], overwrite)
     with join_world(device) as world:
         set_determinism(False, one_size=False)
         detector, metadata = load_detector(model[0])
@@ -78,7 +87,7 @@ def evaluate_detector(
 
 
 def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, output: str | None) -> DetectionDataset:
-    """The test split. Refuses one that can't be scored, or whose classes no files can be named after."""
+    """The test split. Refuses one that can't be scored, or whose files can't be written."""
     dataset = read_split(
         data.name,
         data.root,
@@ -95,7 +104,7 @@ def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, outpu
         raise ConfigError(f"{split} has no published annotations to score with: write files, by --output")
     if output:
         for name in metadata.classes:
-            voc_results_file(output, results_split(split), name)
+            check_writable(voc_results_file(output, results_split(split), name))
     return dataset
 
 
@@ -114,19 +123,14 @@ def _write(
     detections: Sequence[Detections],
     results: dict[str, dict[str, Any]] | None,
 ) -> None:
-    write_coco_results(folder / "detections.json", dataset.annotations, detections)
-    write_voc_results(folder, results_split(split), dataset.annotations, detections)
-    if results is not None:
-        write_json(folder / "results.json", results)
-    else:
-        (folder / "results.json").unlink(missing_ok=True)  # numbers of what the folder held before
-
-
-def _make_folder(folder: Path, overwrite: bool) -> None:
-    """Makes the folder before the long work, not after it."""
-    refuse_results(folder, ["results.json", "detections.json"], overwrite)
+    """Writes the files, and removes those of an earlier evaluation: perhaps of another split."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for name in ["results.json", *voc_results_in(folder)]:
+            (folder / name).unlink(missing_ok=True)
+        write_coco_results(folder / "detections.json", dataset.annotations, detections)
+        write_voc_results(folder, results_split(split), dataset.annotations, detections)
+        if results is not None:
+            write_json(folder / "results.json", results)
     except OSError as error:
         raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
 

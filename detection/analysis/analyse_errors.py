@@ -14,6 +14,8 @@ from detection.analysis.runs import read_runs
 from detection.analysis.tide import ErrorAnalysis, find_errors
 from detection.evaluate.inputs import read_truth
 
+WRITTEN = ("errors.json", "errors.md", "errors.png")
+
 
 def analyse(
     annotations: Path,
@@ -40,10 +42,10 @@ def analyse(
         split: the split of a VOC year folder.
         overwrite: replace results that the folder holds.
     """
-    refuse_results(output, ["errors.json"], overwrite)
-    figure = check_figure(str(output / "errors.png"))
+    refuse_results(output, WRITTEN, overwrite)
     truth = read_truth(annotations, split).annotations
     runs = read_runs(annotations, split, truth, detections, names)
+    figure = check_figure(str(output / "errors.png"))
     analyses = {run.name: find_errors(truth, run.detections) for run in runs}
     text = "\n\n".join([run_table(analyses), class_table(analyses, truth), *explain(analyses)])
     write_json(output / "errors.json", [_record(run.path, run.name, analyses[run.name]) for run in runs])

@@ -1,5 +1,6 @@
 """The command `detection_gallery`: pictures with ground truth beside what runs found, as sheets and a page."""
 
+import re
 from collections.abc import Sequence
 from html import escape as escape_html
 from pathlib import Path
@@ -68,8 +69,7 @@ def make_gallery(
     if count < 1:
         raise ConfigError(f"count {count}: give 1 or more")
     page = output / "index.html"
-    refuse_results(output, [page.name], overwrite)
-    check_writable(page)
+    refuse_results(output, [page.name, *_pictures_in(output)], overwrite)
     dataset = read_truth(annotations, split, images=images, need_pictures=True)
     truth = dataset.annotations
     runs = read_runs(annotations, split, truth, detections, names)
@@ -77,6 +77,9 @@ def make_gallery(
     counts = {name: count_by_picture(truth, each) for name, each in outcomes.items()}
     differing = choose == "different" and len(runs) > 1
     chosen = most_different(list(counts.values()), count) if differing else evenly_spaced(len(truth), count)
+    check_writable(page)
+    for name in (page.name, *_pictures_in(output)):  # of a gallery before
+        (output / name).unlink(missing_ok=True)
     sections = []
     for place, index in enumerate(progress_bar(chosen, unit="picture"), 1):
         here = {name: each[index] for name, each in counts.items()}
@@ -89,6 +92,11 @@ def make_gallery(
     text = f"{len(chosen)} of {len(truth)} pictures, {how}; detections with a score of {min_score:g} or more."
     write_atomically(page, lambda temporary: temporary.write_text(_page(text, sections), encoding="utf-8"))
     print(f"{text}\nwritten to {page}")
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    """The names of a gallery's pictures in a folder; none where there is no folder."""
+    return sorted(path.name for path in folder.glob("picture-*.png") if re.fullmatch(r"picture-\d{3,}\.png", path.name))
 
 
 def _escape(text: str) -> str:

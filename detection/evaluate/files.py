@@ -116,6 +116,11 @@ def _can_be_encoded(text: str) -> bool:
     return True
 
 
+def voc_results_in(folder: Path) -> list[str]:
+    """The names of the VOC results files in a folder, of all splits; none where there is no folder."""
+    return sorted(path.name for path in folder.glob("comp4_det_*_*.txt"))
+
+
 def write_voc_results(
     folder: str | Path, split_name: str, annotations: Annotations, detections: Sequence[Detections]
 ) -> None:

@@ -152,6 +152,12 @@ def test_results_are_not_replaced_unasked(run: Path, tmp_path: Path, capsys: pyt
     assert snapshot(tmp_path / "found") == before
     evaluate_main([*other, "--overwrite"])
     assert (tmp_path / "found" / "results.json").read_bytes() != before["results.json"]
+    # No file of the split before is left beside those of now; and such files alone are not replaced unasked, too.
+    files = sorted((tmp_path / "found").glob("comp4*"))
+    assert [file.name for file in files] == sorted(f"comp4_det_val_{name}.txt" for name in CLASS_NAMES)
+    for name in ("results.json", "detections.json"):
+        (tmp_path / "found" / name).unlink()
+    assert f"holds results already ({files[0].name} and" in refusal(capsys, evaluate_main, *other)
 
 
 def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -177,11 +183,14 @@ def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.Captu
         (["--model", str(run), *other_ids], "ids"),
         (["--model", str(run), *SHAPES, "--workers", "-1"], "workers"),
         (["--model", str(run), *SHAPES, "--metric", "voc10"], "voc10"),
+        (["--model", str(run), *SHAPES, "--metric"], "--metric"),
         (["--model", str(run), *SHAPES, "--data.test_size", "0"], "0"),
         (["--model", str(run), *SHAPES, "--output", "/dev/null/results"], "/dev/null/results"),
     ]
     for arguments, culprit in cases:
-        assert culprit in refusal(capsys, evaluate_main, "--device", "cpu", *arguments), arguments
+        output = ["--output", str(tmp_path / "none")]
+        assert culprit in refusal(capsys, evaluate_main, "--device", "cpu", *output, *arguments), arguments
+    assert not (tmp_path / "none").exists()
     file.write_text(file.read_text().replace('"circle"', '"disc"'))
     assert "circle" in refusal(capsys, evaluate_main, "--model", str(run), *other_ids)
     assert snapshot(run) == before

@@ -137,7 +137,7 @@ def test_bad_input(
     written = capsys.readouterr()
     assert message in written.err
     assert written.err.count("\n") == 1
-    assert not (coco / "out" / "errors.json").exists()
+    assert not (coco / "out").exists()
 
 
 def test_results_are_not_overwritten(coco: Path, capsys: pytest.CaptureFixture) -> None:

@@ -118,6 +118,7 @@ def test_bad_input(coco: Path, capsys: pytest.CaptureFixture, options: list[str]
         gallery(coco, *options, images=images)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+    assert not (coco / "out").exists()
 
 
 def test_a_picture_that_is_missing_or_broken_is_named(coco: Path, capsys: pytest.CaptureFixture) -> None:
@@ -134,6 +135,11 @@ def test_a_gallery_is_not_overwritten(coco: Path, capsys: pytest.CaptureFixture)
     with pytest.raises(SystemExit):
         gallery(coco)
     assert "--overwrite" in capsys.readouterr().err
+    (coco / "out" / "picture-777.png").write_bytes(b"of a larger gallery")
+    (coco / "out" / "picture-of-mine.png").write_bytes(b"")
+    gallery(coco, "--count", "1", "--overwrite")
+    names = {"index.html", "picture-001.png", "picture-of-mine.png"}
+    assert {path.name for path in (coco / "out").iterdir()} == names
 
 
 def case() -> tuple[Annotations, DetectionTable]:

@@ -79,6 +79,12 @@ def test_voc_folders(voc_folders, tmp_path, monkeypatch, capsys, split):
         "--split", split, "--output", tmp_path / "out.json",
     )  # fmt: skip
     written = json.loads((tmp_path / "out.json").read_text())
+    with pytest.raises(SystemExit):
+        run(
+            monkeypatch, "--annotations", year, "--detections", results, "--metric", "voc07",
+            "--split", split, "--output", tmp_path / "out.json",
+        )  # fmt: skip
+    assert "holds results already (out.json)" in capsys.readouterr().err
     assert written["voc07"] == {"mAP": 100, "per_class": {"cat": 100}}
     assert written["coco"]["AP"] == pytest.approx(100)
 
