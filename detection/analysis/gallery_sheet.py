@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from detection.analysis.outcomes import Kind, Outcomes, find_outcomes
 from detection.data.annotations import Annotations
-from detection.drawing import TITLE_LINE, TITLE_SIZE, Mark, draw_marks, grid, object_marks
+from detection.drawing import TITLE_LINE, TITLE_SIZE, Mark, draw_marks, grid, load_font, object_marks
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
 
 # Dashed: a box without an object, or an object without a box.
@@ -148,7 +148,7 @@ def _run_marks(annotations: Annotations, outcomes: Outcomes, index: int) -> list
 
 def _legend(width: int) -> Image.Image:
     """What the styles mean, in as many lines as the width needs."""
-    font = ImageFont.load_default(size=TITLE_SIZE)
+    font = load_font(TITLE_SIZE)
     entries: list[tuple[int, int, str]] = []
     x = y = 0
     for name, meaning in MEANINGS.items():
