@@ -123,7 +123,11 @@ def draw_marks(image: Tensor, marks: Sequence[Mark], *, scale: float = 1) -> Ima
     line = max(2, round(min(picture.size) / 200))
     marks = [replace(mark, text=printable(mark.text)) for mark in marks]
     boxes = [tuple(float(v) * scale for v in mark.box) for mark in marks]
-    for (x1, y1, x2, y2), mark in reversed(list(zip(boxes, marks, strict=True))):
+    reach = (
+        np.array([*picture.size, *picture.size]) + 9 * line
+    )  # outside, nothing shows; and dashes are drawn one by one
+    for box, mark in reversed(list(zip(boxes, marks, strict=True))):
+        x1, y1, x2, y2 = np.clip(box, -9 * line, reach).tolist()
         _draw_box(draw, (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), mark, line)
     font_size = max(10, round((picture.width * picture.height) ** 0.5 / 34))
     labels: list[tuple[_Area, Mark, ImageFont.FreeTypeFont]] = []

@@ -13,6 +13,7 @@ from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
 from detection.data.readers import for_testing, read_split
+from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.evaluate.files import (
     results_split,
@@ -21,6 +22,7 @@ from detection.evaluate.files import (
     write_coco_results,
     write_voc_results,
 )
+from detection.evaluate.suspicions import suspicions
 from detection.inference.detect import detect_in_dataset
 from detection.structures import Detections
 from detection.weights import load_detector
@@ -78,7 +80,9 @@ def evaluate_detector(
         )
         if not world.is_main:
             return
-        print(f"{len(dataset)} pictures of {data.test_split}")
+        table = DetectionTable.of(detections, len(dataset))
+        print(f"{len(table):,} detections in {len(dataset):,} pictures of {data.test_split}")
+        print("".join(f"note: {note}\n" for note in suspicions(dataset.annotations, table, "coco")))
         results = evaluate_detections(dataset.annotations, detections, metric) if dataset.annotated else None
         print(format_results(results) if results is not None else _say_where_to_score(data))
         if output:

@@ -36,7 +36,7 @@ MEANINGS = {
 }
 _CELL = 640  # pixels that the longer side of a picture may take in a sheet; twice this where they stand in a column
 _SMALL = 320  # pictures whose longer side is shorter are enlarged
-_NARROWEST = 350  # column, for its title
+_NARROWEST = 400  # column, for its title
 _GAP = 8
 
 
@@ -48,11 +48,13 @@ class Counts:
         right: detections that found an object.
         wrong: other detections, without those in ignored objects.
         overlooked: objects that were not found.
+        claimed: those of them that a detection of the wrong class or place is meant for, in TIDE's sense.
     """
 
     right: int
     wrong: int
     overlooked: int
+    claimed: int = 0
 
     @property
     def f1(self) -> float:
@@ -70,8 +72,9 @@ def count_by_picture(annotations: Annotations, outcomes: Outcomes) -> list[Count
     """The counts of each picture."""
     pictures = len(annotations)
     right = outcomes.kinds == Kind.FOUND
-    overlooked = annotations.images[~annotations.ignore & ~outcomes.found]
-    columns = [outcomes.images[right], outcomes.images[~right & ~outcomes.ignored], overlooked]
+    overlooked = ~annotations.ignore & ~outcomes.found
+    columns = [outcomes.images[right], outcomes.images[~right & ~outcomes.ignored]]
+    columns += [annotations.images[overlooked], annotations.images[overlooked & ~outcomes.missed]]
     return [Counts(*row) for row in zip(*(np.bincount(c, minlength=pictures).tolist() for c in columns), strict=True)]
 
 

@@ -23,6 +23,7 @@ from detection.evaluate.listed_ids import ListedIds
 from detection.structures import Detections
 
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
+_FURTHEST = 1e9  # pixels: no picture is as large, and areas of such boxes are numbers still
 _ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
 
 
@@ -91,6 +92,10 @@ def _coco_columns(
     if negative.any():
         row = int(negative.argmax())
         raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
+    far = (np.abs(boxes) > _FURTHEST).any(axis=1)
+    if far.any():
+        row = int(far.argmax())
+        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} reaches further than {_FURTHEST:,.0f} pixels")
     boxes[:, 2:] += boxes[:, :2]
     return owners, boxes, scores, classes
 
@@ -208,6 +213,8 @@ def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[in
         _, xmin, ymin, xmax, ymax = row
         if min(xmax - xmin, ymax - ymin) + 1 < -_ROUNDING:  # corners are inclusive
             raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
+        if max(map(abs, row[1:])) > _FURTHEST:
+            raise DataError(f"{place}: the box ({', '.join(words[2:])}) reaches further than {_FURTHEST:,.0f} pixels")
         names.append(words[0])
         rows.append(row)
         numbers.append(number)

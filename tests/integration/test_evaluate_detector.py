@@ -132,7 +132,7 @@ def test_a_test_set_of_voc_without_annotations(run: Path, tmp_path: Path, capsys
     assert f"{output} holds results already" in refusal(capsys, evaluate_main, *arguments)
     evaluate_main([*arguments, "--overwrite"])
     text = capsys.readouterr().out
-    assert "5 pictures of test" in text
+    assert "in 5 pictures of test\n" in text
     assert "no published annotations: nothing is scored here" in text
     assert "http://host.robots.ox.ac.uk:8080" in text
     assert "mAP" not in text
