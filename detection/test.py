@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, refuse_results, write_json
@@ -12,7 +13,9 @@ from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderE
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
+from detection.data.coco import annotation_files
 from detection.data.readers import for_testing, read_split
+from detection.data.voc import voc_lists
 from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.evaluate.files import (
@@ -102,13 +105,20 @@ def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, outpu
         drawn_count=data.test_size,
         need_annotations=False,
     )
-    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
-        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
+    ids = zip(metadata.classes, dataset.annotations.category_ids, metadata.category_ids or [], strict=False)
+    for name, here, known in ids if data.name == "coco" else []:
+        if here != known:
+            raise DataError(
+                f"{_annotations_of(data)}: category '{printable(name)}' has the id {here} here, "
+                f"and {known} in the detector's training set"
+            )
     if not dataset.annotated and not output:
-        raise ConfigError(f"{split} has no published annotations to score with: write files, by --output")
+        raise ConfigError(f"{_annotations_of(data)}: no annotations of {split} to score with; write files, by --output")
     if output:
-        for name in metadata.classes:
-            check_writable(voc_results_file(output, results_split(split), name))
+        folder = Path(output)
+        files = [voc_results_file(folder, results_split(split), name) for name in metadata.classes]
+        for file in [folder / "results.json", folder / "detections.json", *files]:
+            check_writable(file)
     return dataset
 
 
@@ -117,7 +127,19 @@ def _say_where_to_score(data: DetectionData) -> str:
         "voc": "pack the comp4_det files for http://host.robots.ox.ac.uk:8080, as it says there",
         "coco": "name and pack detections.json as https://cocodataset.org/#upload says",
     }
-    return f"{data.test_split} has no published annotations: nothing is scored here; {servers[data.name]}"
+    return (
+        f"{_annotations_of(data)}: no annotations of {data.test_split}, so nothing is scored here; "
+        f"if they are not published, {servers[data.name]}"
+    )
+
+
+def _annotations_of(data: DetectionData) -> Path:
+    """Where the annotations of the test split lie, or should; of several joined, those of the first."""
+    root, split = Path(data.root or ""), data.test_split or ""
+    if data.name == "voc":
+        return voc_lists(root, split)[0][0] / "Annotations"
+    annotated, pictures_alone = annotation_files(root, split.split("+")[0].strip())
+    return annotated if annotated.exists() or not pictures_alone.exists() else pictures_alone
 
 
 def _write(

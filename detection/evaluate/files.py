@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from backbones.data.findings import printable
+from backbones.data.regular import read_regular_file
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
@@ -193,7 +194,7 @@ def other_voc_results(folder: str | Path, split_name: str, annotations: Annotati
 def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[int]]:
     """Of each detection: the id of the picture; score, xmin, ymin, xmax, ymax; the number of its line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular_file(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
     names, rows, numbers = [], [], []

@@ -116,7 +116,10 @@ def test_the_coco_layout(resnet: Path, tmp_path: Path, capsys: pytest.CaptureFix
     evaluate_main([*ALONE, "--model", str(tmp_path / "run"), *data, "--output", str(tmp_path / "unscored")])
     assert (tmp_path / "unscored" / "detections.json").read_bytes() == detections.read_bytes()
     assert not (tmp_path / "unscored" / "results.json").exists()
-    assert "nothing is scored here; name and pack detections.json as https://cocodataset.org" in capsys.readouterr().out
+    assert (
+        "nothing is scored here; if they are not published, name and pack detections.json as https://cocodataset.org"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_test_set_of_voc_without_annotations(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -133,7 +136,7 @@ def test_a_test_set_of_voc_without_annotations(run: Path, tmp_path: Path, capsys
     evaluate_main([*arguments, "--overwrite"])
     text = capsys.readouterr().out
     assert "in 5 pictures of test\n" in text
-    assert "no published annotations: nothing is scored here" in text
+    assert f"{year / 'Annotations'}: no annotations of test, so nothing is scored here" in text
     assert "http://host.robots.ox.ac.uk:8080" in text
     assert "mAP" not in text
     del scored["results.json"]  # numbers of before are not left beside files of now
@@ -180,7 +183,7 @@ def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.Captu
         (["--model", str(run), "--data.name", "voc"], "data.root"),
         (["--model", str(run), *voc, "--data.test_split", "nothing"], "nothing"),
         (["--model", str(run), *voc, "--data.test_split", "test"], "ape"),
-        (["--model", str(run), *other_ids], "ids"),
+        (["--model", str(run), *other_ids], f"{file}: category 'circle' has the id"),
         (["--model", str(run), *SHAPES, "--workers", "-1"], "workers"),
         (["--model", str(run), *SHAPES, "--metric", "voc10"], "voc10"),
         (["--model", str(run), *SHAPES, "--metric"], "--metric"),

@@ -1,0 +1,31 @@
+"""Small files that someone else made, and that may be no files at all."""
+
+import os
+import stat
+from pathlib import Path
+
+from backbones.errors import DataError
+
+
+def read_regular_file(path: str | Path, *, largest: int | None = None) -> bytes:
+    """The content of a file. A pipe or a device, which might never end, is not waited for.
+
+    Args:
+        largest: how many bytes such a file can have.
+
+    Raises:
+        DataError: `path` is neither a file nor a link to one, or larger.
+        OSError: there is no such file, or it can't be read.
+    """
+    # O_NONBLOCK: opening a pipe would wait for someone who writes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path}: is no file")
+        if largest is not None and found.st_size > largest:
+            raise DataError(f"{path}: larger than {largest:,} bytes, as no such file is")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
