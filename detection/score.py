@@ -6,7 +6,6 @@ from pathlib import Path
 from backbones.cli import run_command
 from backbones.data.findings import printable
 from backbones.engine.run import check_writable, refuse_results, write_json
-from backbones.errors import ConfigError
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.evaluate.files import other_voc_results, results_split
 from detection.evaluate.inputs import read_found, read_truth
@@ -35,8 +34,6 @@ def score(
         split: the split of a VOC year folder.
         overwrite: replace the file `output`.
     """
-    if not metric:
-        raise ConfigError("--metric: name one or more of coco, voc07, voc12")
     if output is not None:
         refuse_results(output.parent, [output.name], overwrite)
     truth = read_truth(annotations, split).annotations
