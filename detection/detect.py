@@ -5,17 +5,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from backbones.cli import run_command
 from backbones.data.pictures import ENDINGS
 from backbones.engine.distributed import join_world
-from backbones.engine.run import refuse_results, write_json
+from backbones.engine.run import check_writable, refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
+from backbones.weights import WeightsMetadata
 from detection.data.pictures import read_image
 from detection.data.samples import resize_scale, scale_image
 from detection.drawing import draw_detections, save_picture
 from detection.inference.detect import in_original_pixels
+from detection.models.faster_rcnn import FasterRCNN
 from detection.structures import Detections
 from detection.weights import load_detector
 
@@ -46,38 +49,42 @@ def detect(
     """
     paths = list(_picture_files(images, recursive))
     folder = Path(output)
-    _check_output(folder, paths, overwrite)
+    names = _free_names(paths)
+    _check_output(folder, paths, names, overwrite)
     with join_world(device) as world:
         detector, metadata = load_detector(model)
         detector.to(world.device)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
+        check_writable(folder / "detections.json")
         records: list[dict[str, Any]] = []
         unread: list[str] = []
-        names: set[str] = set()
-        for path in progress_bar(paths, unit="picture", shown=len(paths) >= 10):
-            try:
-                original = read_image(path, upright=True)
-            except DataError as error:
-                unread.append(str(error))
-                continue
-            height, width = original.shape[1:]
-            scale = resize_scale(height, width, metadata.detector["shorter_side"], metadata.detector["longest_side"])
-            image = scale_image(original, scale)
-            with torch.inference_mode():
-                (found,) = detector([image.to(world.device)])
-            found = in_original_pixels(found.to("cpu"), image, (height, width))
-            name = _free_name(path, names)
-            save_picture(draw_detections(original, found, metadata.classes, min_score=min_score), folder / name)
-            records.append({"image": str(path), "drawn": name, "objects": _objects(found, metadata.classes)})
-        write_json(folder / "detections.json", records)
+        todo = list(zip(paths, names, strict=True))
+        try:
+            for path, name in progress_bar(todo, unit="picture", shown=len(paths) >= 10):
+                try:
+                    original = read_image(path, upright=True)
+                except DataError as error:
+                    unread.append(str(error))
+                    continue
+                found = _detect_in(original, detector, metadata, world.device)
+                save_picture(draw_detections(original, found, metadata.classes, min_score=min_score), folder / name)
+                records.append({"image": str(path), "drawn": name, "objects": _objects(found, metadata.classes)})
+        finally:  # who stops it has what is done
+            write_json(folder / "detections.json", records)
     drawn = sum(o["score"] >= min_score for record in records for o in record["objects"])
     print(f"{len(records)} picture(s), {drawn} object(s) with a score of {min_score:g} or more, written to {folder}")
     if unread:
         more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
         raise DataError(f"{len(unread)} of {len(paths)} pictures could not be read: {'; '.join(unread[:5])}{more}")
+
+
+def _detect_in(original: Tensor, detector: FasterRCNN, metadata: WeightsMetadata, device: torch.device) -> Detections:
+    """What is found in a picture (3, H, W) uint8, in its own pixels."""
+    height, width = original.shape[1:]
+    scale = resize_scale(height, width, metadata.detector["shorter_side"], metadata.detector["longest_side"])
+    image = scale_image(original, scale)
+    with torch.inference_mode():
+        (found,) = detector([image.to(device)])
+    return in_original_pixels(found.to("cpu"), image, (height, width))
 
 
 def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:
@@ -96,19 +103,21 @@ def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:
             raise DataError(f"{path}: no such file or folder")
 
 
-def _check_output(folder: Path, pictures: Sequence[Path], overwrite: bool) -> None:
-    refuse_results(folder, ["detections.json"], overwrite)
+def _check_output(folder: Path, pictures: Sequence[Path], names: Sequence[str], overwrite: bool) -> None:
     if any(path.resolve().parent == folder.resolve() for path in pictures):
         raise RunFolderError(f"{folder} holds pictures that are read: name another --output for those with boxes")
+    refuse_results(folder, ["detections.json", *names], overwrite)
 
 
-def _free_name(path: Path, taken: set[str]) -> str:
-    """A file name for the drawn picture; pictures of the same name from several folders get a number."""
-    name, number = f"{path.stem}.png", 2
-    while name in taken:
-        name, number = f"{path.stem}-{number}.png", number + 1
-    taken.add(name)
-    return name
+def _free_names(paths: Sequence[Path]) -> list[str]:
+    """File names for the drawn pictures; pictures of the same name from several folders get a number."""
+    names: dict[str, None] = {}
+    for path in paths:
+        name, number = f"{path.stem}.png", 2
+        while name in names:
+            name, number = f"{path.stem}-{number}.png", number + 1
+        names[name] = None
+    return list(names)
 
 
 def _objects(found: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:

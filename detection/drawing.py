@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -122,10 +123,14 @@ def draw_marks(image: Tensor, marks: Sequence[Mark], *, scale: float = 1) -> Ima
     line = max(2, round(min(picture.size) / 200))
     marks = [replace(mark, text=printable(mark.text)) for mark in marks]
     boxes = [tuple(float(v) * scale for v in mark.box) for mark in marks]
-    for (x1, y1, x2, y2), mark in reversed(list(zip(boxes, marks, strict=True))):
+    reach = (
+        np.array([*picture.size, *picture.size]) + 9 * line
+    )  # outside, nothing shows; and dashes are drawn one by one
+    for box, mark in reversed(list(zip(boxes, marks, strict=True))):
+        x1, y1, x2, y2 = np.clip(box, -9 * line, reach).tolist()
         _draw_box(draw, (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), mark, line)
     font_size = max(10, round((picture.width * picture.height) ** 0.5 / 34))
-    labels: list[tuple[_Area, Mark, ImageFont.ImageFont | ImageFont.FreeTypeFont]] = []
+    labels: list[tuple[_Area, Mark, ImageFont.FreeTypeFont]] = []
     for (x1, y1, x2, y2), mark in zip(boxes, marks, strict=True):
         if mark.text:
             font = _font(mark.text, font_size, picture.width)
@@ -152,18 +157,34 @@ def _draw_box(draw: ImageDraw.ImageDraw, area: _Area, mark: Mark, line: int) -> 
         draw.rectangle((max(x2 - line + 1, x1), start, x2, end), fill=mark.colour)
 
 
-def _font(text: str, size: int, room: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+@functools.cache
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, as Matplotlib brings it: Latin with all accents, Greek, Cyrillic and more, as names of classes need.
+
+    Args:
+        size: in pixels.
+    """
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _font(text: str, size: int, room: int) -> ImageFont.FreeTypeFont:
     """A font of the size, or a smaller one (but legible) with which the text is no wider than the picture."""
-    font = ImageFont.load_default(size=size)
+    font = load_font(size)
     width = font.getlength(text) + 2 * _PADDING
-    return font if width <= room else ImageFont.load_default(size=max(8, int(size * room / width)))
+    return font if width <= room else load_font(max(8, int(size * room / width)))
 
 
-def _text_size(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> tuple[float, float]:
-    """Width of the text and height of a line: the same for all texts, so that labels look alike."""
+def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[float, float]:
+    """Width of the text and height of its line."""
     left, _, right, _ = font.getbbox(text)
-    _, top, _, bottom = font.getbbox("Ag")
+    top, bottom = _line(text, font)
     return right - left + 2 * _PADDING, bottom - top + 2 * _PADDING
+
+
+def _line(text: str, font: ImageFont.FreeTypeFont) -> tuple[float, float]:
+    """Top and bottom of a line: the same for all texts, so that labels look alike, but for accents on capitals."""
+    boxes = [font.getbbox(each) for each in ("Ag", text)]
+    return min(top for _, top, _, _ in boxes), max(bottom for _, _, _, bottom in boxes)
 
 
 def _free_place(box: _Area, size: tuple[float, float], picture: Image.Image, taken: Sequence[_Area]) -> _Area:
@@ -183,13 +204,11 @@ def _overlap(a: _Area, b: _Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _draw_label(
-    draw: ImageDraw.ImageDraw, area: _Area, mark: Mark, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> None:
+def _draw_label(draw: ImageDraw.ImageDraw, area: _Area, mark: Mark, font: ImageFont.FreeTypeFont) -> None:
     x1, y1, x2, y2 = area
     draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), fill=mark.colour)
     left, _, _, _ = font.getbbox(mark.text)
-    _, top, _, _ = font.getbbox("Ag")
+    top, _ = _line(mark.text, font)
     draw.text((x1 + _PADDING - left, y1 + _PADDING - top), mark.text, fill=text_colour(mark.colour), font=font)
 
 
@@ -213,7 +232,7 @@ def grid(
     titled = -(-len(titles) // columns)  # rows
     size = (columns * (width + gap) + gap, rows * (height + gap) + titled * TITLE_LINE + gap)
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=TITLE_SIZE)
+    draw, font = ImageDraw.Draw(sheet), load_font(TITLE_SIZE)
     for place, picture in enumerate(pictures):
         row, column = divmod(place, columns)
         x, y = gap + column * (width + gap), gap + row * (height + gap) + min(row + 1, titled) * TITLE_LINE
@@ -223,7 +242,7 @@ def grid(
     return sheet
 
 
-def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, room: int) -> str:
+def _fit(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     """The text, cut where it is wider than `room` pixels."""
     while len(text) > 1 and font.getlength(text) > room:
         text = text[:-2].rstrip() + "…"

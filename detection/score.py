@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backbones.cli import run_command
 from backbones.data.findings import printable
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.run import check_writable, refuse_results, write_json
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.evaluate.files import other_voc_results, results_split
 from detection.evaluate.inputs import read_found, read_truth
@@ -13,7 +13,12 @@ from detection.evaluate.suspicions import suspicions
 
 
 def score(
-    annotations: Path, detections: Path, metric: list[Metric], output: Path | None = None, split: str = "test"
+    annotations: Path,
+    detections: Path,
+    metric: list[Metric],
+    output: Path | None = None,
+    split: str = "test",
+    overwrite: bool = False,
 ) -> None:
     """Scores the detections of any detector.
 
@@ -27,14 +32,17 @@ def score(
         metric: COCO's twelve numbers (coco), VOC's AP as the mean over 11 recalls (voc07) or as an area (voc12).
         output: where to write the numbers, as JSON.
         split: the split of a VOC year folder.
+        overwrite: replace the file `output`.
     """
     if output is not None:
-        check_writable(output)
+        refuse_results(output.parent, [output.name], overwrite)
     truth = read_truth(annotations, split).annotations
     found = read_found(annotations, split, truth, detections)
     notes = suspicions(truth, found, "voc" if annotations.is_dir() else "coco")
     if annotations.is_dir() and (others := other_voc_results(detections, results_split(split), truth)):
         notes.insert(0, f"{printable(', '.join(others))}: of no class of the annotations, so not read")
+    if output is not None:
+        check_writable(output)
     results = evaluate_detections(truth, found, metric)
     if output is not None:
         write_json(output, results)

@@ -5,16 +5,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
-from backbones.engine.run import refuse_results, write_json
+from backbones.engine.run import check_writable, refuse_results, write_json
 from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
+from detection.data.coco import annotation_files
 from detection.data.readers import for_testing, read_split
+from detection.data.voc import voc_lists
+from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import results_split, voc_results_file, write_coco_results, write_voc_results
+from detection.evaluate.files import (
+    results_split,
+    voc_results_file,
+    voc_results_in,
+    write_coco_results,
+    write_voc_results,
+)
+from detection.evaluate.suspicions import suspicions
 from detection.inference.detect import detect_in_dataset
 from detection.structures import Detections
 from detection.weights import load_detector
@@ -37,7 +48,7 @@ def evaluate_detector(
     Example: python tools/evaluate_detector.py --model runs/voc --data.name voc --data.root VOCdevkit --output found
 
     Args:
-        model: a run folder or weights.safetensors file.
+        model: a run folder or weights.safetensors file. One, so far: ensembles are not supported yet.
         data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
         output: a folder for the results; without it they are only printed.
         metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve).
@@ -50,10 +61,13 @@ def evaluate_detector(
         raise CheckpointError(f"--model {' '.join(model)}: give one detector; ensembles are not supported yet")
     if workers < 0:
         raise ConfigError(f"workers {workers}: give 0 or more")
+    if not metric:
+        raise ConfigError("--metric: name one or more of coco, voc07, voc12")
     if not data.test_split:
         raise ConfigError("data.test_split is missing: name the split to test on")
     if output:
-        _make_folder(Path(output), overwrite)
+        folder = Path(output)
+        refuse_results(folder, ["results.json", "detections.json", *voc_results_in(folder)], overwrite)
     with join_world(device) as world:
         set_determinism(False, one_size=False)
         detector, metadata = load_detector(model[0])
@@ -69,7 +83,9 @@ def evaluate_detector(
         )
         if not world.is_main:
             return
-        print(f"{len(dataset)} pictures of {data.test_split}")
+        table = DetectionTable.of(detections, len(dataset))
+        print(f"{len(table):,} detections in {len(dataset):,} pictures of {data.test_split}")
+        print("".join(f"note: {note}\n" for note in suspicions(dataset.annotations, table, "coco")))
         results = evaluate_detections(dataset.annotations, detections, metric) if dataset.annotated else None
         print(format_results(results) if results is not None else _say_where_to_score(data))
         if output:
@@ -78,7 +94,7 @@ def evaluate_detector(
 
 
 def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, output: str | None) -> DetectionDataset:
-    """The test split. Refuses one that can't be scored, or whose classes no files can be named after."""
+    """The test split. Refuses one that can't be scored, or whose files can't be written."""
     dataset = read_split(
         data.name,
         data.root,
@@ -89,13 +105,20 @@ def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, outpu
         drawn_count=data.test_size,
         need_annotations=False,
     )
-    if data.name == "coco" and dataset.annotations.category_ids != metadata.category_ids:
-        raise DataError(f"{data.root}: its names of categories are the detector's, but not their ids")
+    ids = zip(metadata.classes, dataset.annotations.category_ids, metadata.category_ids or [], strict=False)
+    for name, here, known in ids if data.name == "coco" else []:
+        if here != known:
+            raise DataError(
+                f"{_annotations_of(data)}: category '{printable(name)}' has the id {here} here, "
+                f"and {known} in the detector's training set"
+            )
     if not dataset.annotated and not output:
-        raise ConfigError(f"{split} has no published annotations to score with: write files, by --output")
+        raise ConfigError(f"{_annotations_of(data)}: no annotations of {split} to score with; write files, by --output")
     if output:
-        for name in metadata.classes:
-            voc_results_file(output, results_split(split), name)
+        folder = Path(output)
+        files = [voc_results_file(folder, results_split(split), name) for name in metadata.classes]
+        for file in [folder / "results.json", folder / "detections.json", *files]:
+            check_writable(file)
     return dataset
 
 
@@ -104,7 +127,19 @@ def _say_where_to_score(data: DetectionData) -> str:
         "voc": "pack the comp4_det files for http://host.robots.ox.ac.uk:8080, as it says there",
         "coco": "name and pack detections.json as https://cocodataset.org/#upload says",
     }
-    return f"{data.test_split} has no published annotations: nothing is scored here; {servers[data.name]}"
+    return (
+        f"{_annotations_of(data)}: no annotations of {data.test_split}, so nothing is scored here; "
+        f"if they are not published, {servers[data.name]}"
+    )
+
+
+def _annotations_of(data: DetectionData) -> Path:
+    """Where the annotations of the test split lie, or should; of several joined, those of the first."""
+    root, split = Path(data.root or ""), data.test_split or ""
+    if data.name == "voc":
+        return voc_lists(root, split)[0][0] / "Annotations"
+    annotated, pictures_alone = annotation_files(root, split.split("+")[0].strip())
+    return annotated if annotated.exists() or not pictures_alone.exists() else pictures_alone
 
 
 def _write(
@@ -114,19 +149,14 @@ def _write(
     detections: Sequence[Detections],
     results: dict[str, dict[str, Any]] | None,
 ) -> None:
-    write_coco_results(folder / "detections.json", dataset.annotations, detections)
-    write_voc_results(folder, results_split(split), dataset.annotations, detections)
-    if results is not None:
-        write_json(folder / "results.json", results)
-    else:
-        (folder / "results.json").unlink(missing_ok=True)  # numbers of what the folder held before
-
-
-def _make_folder(folder: Path, overwrite: bool) -> None:
-    """Makes the folder before the long work, not after it."""
-    refuse_results(folder, ["results.json", "detections.json"], overwrite)
+    """Writes the files, and removes those of an earlier evaluation: perhaps of another split."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for name in ["results.json", *voc_results_in(folder)]:
+            (folder / name).unlink(missing_ok=True)
+        write_coco_results(folder / "detections.json", dataset.annotations, detections)
+        write_voc_results(folder, results_split(split), dataset.annotations, detections)
+        if results is not None:
+            write_json(folder / "results.json", results)
     except OSError as error:
         raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
 

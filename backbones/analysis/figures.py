@@ -1,5 +1,6 @@
 """What all figures share: colours, kinds of files, writing them."""
 
+import warnings
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -52,6 +53,8 @@ def save_figure(figure: Figure, path: Path) -> None:
         RunFolderError: the file can't be written.
     """
     try:
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks: boxes
+            write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error

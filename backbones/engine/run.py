@@ -201,13 +201,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out before the long work whether a file of results can be written there; makes its folder.
+    """Finds out before the long work whether a file of results can be written there, by a try; makes its folder.
 
     Raises:
-        RunFolderError: it is a folder, or its folder can't be made.
+        RunFolderError: it is a folder, or no file can be made there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")  # as write_atomically has it
+        temporary.touch()
+        temporary.unlink(missing_ok=True)  # another process of the run may have been first
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
     if path.is_dir():
@@ -220,8 +223,12 @@ def refuse_results(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     Raises:
         RunFolderError: the folder holds a file of one of the names, and `overwrite` is false.
     """
-    if not overwrite and any((folder / name).exists() for name in names):
-        raise RunFolderError(f"{folder} holds results already: replace them with --overwrite or name another folder")
+    there = [] if overwrite else [name for name in names if os.path.lexists(folder / name)]
+    if there:
+        named = there[0] if len(there) == 1 else f"{there[0]} and {len(there) - 1} more"
+        raise RunFolderError(
+            f"{folder} holds results already ({named}): replace them with --overwrite or name another folder"
+        )
 
 
 def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:

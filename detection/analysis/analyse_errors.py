@@ -8,11 +8,13 @@ from backbones.analysis.figures import check_figure, save_figure
 from backbones.cli import run_command
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import refuse_results, write_json
-from detection.analysis.error_figure import draw_errors
+from detection.analysis.error_figure import draw_errors, draw_errors_by_class
 from detection.analysis.error_tables import class_table, explain, run_table
 from detection.analysis.runs import read_runs
 from detection.analysis.tide import ErrorAnalysis, find_errors
 from detection.evaluate.inputs import read_truth
+
+WRITTEN = ("errors.json", "errors.md", "errors.png", "errors_by_class.png")
 
 
 def analyse(
@@ -27,9 +29,9 @@ def analyse(
 
     TIDE (Bolya et al., ECCV 2020) mends all errors of one type and takes the AP that this gains (dAP): wrong class,
     wrong place, both, duplicates, background, missed objects. AP is at an IoU of 0.5, of at most 100 detections a
-    picture. Writes errors.json, errors.md (both tables) and errors.png. Example: python tools/analyse_errors.py
-    --annotations annotations/instances_val2017.json --detections runs/vgg16-test runs/resnet101-test
-    --names VGG-16 ResNet-101 --output errors
+    picture. Writes errors.json, errors.md (both tables), errors.png and errors_by_class.png. Example:
+    python tools/analyse_errors.py --annotations annotations/instances_val2017.json --detections runs/vgg16-test
+    runs/resnet101-test --names VGG-16 ResNet-101 --output errors
 
     Args:
         annotations: COCO annotation file (JSON), or VOC year folder.
@@ -40,15 +42,16 @@ def analyse(
         split: the split of a VOC year folder.
         overwrite: replace results that the folder holds.
     """
-    refuse_results(output, ["errors.json"], overwrite)
-    figure = check_figure(str(output / "errors.png"))
+    refuse_results(output, WRITTEN, overwrite)
     truth = read_truth(annotations, split).annotations
     runs = read_runs(annotations, split, truth, detections, names)
+    figure = check_figure(str(output / "errors.png"))
     analyses = {run.name: find_errors(truth, run.detections) for run in runs}
-    text = "\n\n".join([run_table(analyses), class_table(analyses, truth), *explain(analyses)])
+    text = "\n\n".join([run_table(analyses), class_table(analyses, truth), *explain(analyses, truth)])
     write_json(output / "errors.json", [_record(run.path, run.name, analyses[run.name]) for run in runs])
     write_atomically(output / "errors.md", lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     save_figure(draw_errors(analyses), figure)
+    save_figure(draw_errors_by_class(analyses), output / "errors_by_class.png")
     print(f"{text}\n\nwritten to {output}")
 
 

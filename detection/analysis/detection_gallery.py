@@ -1,5 +1,6 @@
 """The command `detection_gallery`: pictures with ground truth beside what runs found, as sheets and a page."""
 
+import re
 from collections.abc import Sequence
 from html import escape as escape_html
 from pathlib import Path
@@ -24,7 +25,8 @@ from detection.analysis.gallery_sheet import (
 )
 from detection.analysis.outcomes import Outcomes
 from detection.analysis.runs import read_runs
-from detection.data.annotations import Annotations
+from detection.data.annotations import Annotations, DetectionDataset
+from detection.data.pictures import PictureFiles
 from detection.drawing import save_picture
 from detection.evaluate.inputs import read_truth
 
@@ -68,8 +70,7 @@ def make_gallery(
     if count < 1:
         raise ConfigError(f"count {count}: give 1 or more")
     page = output / "index.html"
-    refuse_results(output, [page.name], overwrite)
-    check_writable(page)
+    refuse_results(output, [page.name, *_pictures_in(output)], overwrite)
     dataset = read_truth(annotations, split, images=images, need_pictures=True)
     truth = dataset.annotations
     runs = read_runs(annotations, split, truth, detections, names)
@@ -77,6 +78,9 @@ def make_gallery(
     counts = {name: count_by_picture(truth, each) for name, each in outcomes.items()}
     differing = choose == "different" and len(runs) > 1
     chosen = most_different(list(counts.values()), count) if differing else evenly_spaced(len(truth), count)
+    check_writable(page)
+    for name in (page.name, *_pictures_in(output)):  # of a gallery before
+        (output / name).unlink(missing_ok=True)
     sections = []
     for place, index in enumerate(progress_bar(chosen, unit="picture"), 1):
         here = {name: each[index] for name, each in counts.items()}
@@ -84,11 +88,16 @@ def make_gallery(
         sheet = draw_sheet(dataset.load_image(index), index, truth, outcomes, titles)
         file = f"picture-{place:03d}.png"
         save_picture(sheet, output / file)
-        sections.append(_section(file, index, truth, outcomes, here))
+        sections.append(_section(file, _identity(dataset, index), index, truth, outcomes, here))
     how = "those in which the runs' F1 is furthest apart, the furthest first" if differing else "in even steps"
     text = f"{len(chosen)} of {len(truth)} pictures, {how}; detections with a score of {min_score:g} or more."
     write_atomically(page, lambda temporary: temporary.write_text(_page(text, sections), encoding="utf-8"))
     print(f"{text}\nwritten to {page}")
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    """The names of a gallery's pictures in a folder; none where there is no folder."""
+    return sorted(path.name for path in folder.glob("picture-*.png") if re.fullmatch(r"picture-\d{3,}\.png", path.name))
 
 
 def _escape(text: str) -> str:
@@ -96,8 +105,17 @@ def _escape(text: str) -> str:
     return escape_html(printable(text))
 
 
+def _identity(dataset: DetectionDataset, index: int) -> str:
+    """The id of a picture, and the name of its file where that is another."""
+    identity = str(dataset.annotations.image_ids[index])
+    if isinstance(dataset.load_image, PictureFiles) and (file := Path(dataset.load_image.path(index))).stem != identity:
+        identity += f", {file.name}"
+    return _escape(identity)
+
+
 def _summary(counts: Counts) -> str:
-    return f"{counts.right} right, {counts.wrong} wrong, {counts.overlooked} not found (F1 {counts.f1:.2f})"
+    claimed = f" ({counts.claimed} of them with a wrong box)" if counts.claimed else ""
+    return f"F1 {counts.f1:.2f}, {counts.right} right, {counts.wrong} wrong, {counts.overlooked} not found{claimed}"
 
 
 def _page(text: str, sections: Sequence[str]) -> str:
@@ -112,9 +130,8 @@ def _page(text: str, sections: Sequence[str]) -> str:
 
 
 def _section(
-    file: str, index: int, truth: Annotations, outcomes: dict[str, Outcomes], counts: dict[str, Counts]
+    file: str, identity: str, index: int, truth: Annotations, outcomes: dict[str, Outcomes], counts: dict[str, Counts]
 ) -> str:
-    identity = _escape(str(truth.image_ids[index]))
     height, width = truth.sizes[index].tolist()
     lines = [
         f"<section>\n<h2>{identity} ({width} x {height})</h2>",

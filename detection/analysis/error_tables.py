@@ -35,30 +35,47 @@ def class_table(analyses: Analyses, truth: Annotations) -> str:
 
     Ignored objects are not counted.
     """
-    counts = np.bincount(truth.labels[~truth.ignore], minlength=len(truth.class_names) + 1)
-    objects = {name: int(counts[label]) for label, name in enumerate(truth.class_names, 1)}
+    objects = _count_objects(truth)
     names = list(analyses)
     compared = len(names) == 2
     header = ["class", "objects", *(f"AP50 {_cell(name)}" for name in names), *["gain"][: int(compared)], *ERROR_TYPES]
     rows = []
+    hopeless = False
     for name in sorted_by_gain(analyses) if compared else classes_with_objects(analyses):
         each = [errors for a in analyses.values() if (errors := a.per_class[name]) is not None]
         gain = [f"{each[1].ap - each[0].ap:+.2f}"] if compared else []
-        costs = [" / ".join(f"{errors.lost[kind]:.1f}" for errors in each) for kind in ERROR_TYPES]
+        costs = [" / ".join(_cost(errors, kind) for errors in each) for kind in ERROR_TYPES]
+        hopeless |= any(map(_no_single_cause, each))
         rows.append([_cell(name), str(objects[name]), *(f"{errors.ap:.2f}" for errors in each), *gain, *costs])
     title = "By class: AP50, and dAP" + (f" of {' / '.join(map(_cell, names))}" if len(names) > 1 else "") + ", %"
     absent = [_cell(name) for name, count in objects.items() if not count]
-    note = f"\n\nWithout objects: {', '.join(absent)}." if absent else ""
-    return f"{title}\n\n{format_table([header, *rows], texts=1)}{note}"
+    notes = ["-: nothing of the class was found, and mending one type of error alone would change nothing."] * hopeless
+    notes += [f"Without objects: {', '.join(absent)}."] if absent else []
+    return "\n\n".join([title, format_table([header, *rows], texts=1), *notes])
 
 
-def explain(analyses: Analyses) -> list[str]:
+def _cost(errors: Errors, kind: str) -> str:
+    return "-" if _no_single_cause(errors) else f"{errors.lost[kind]:.1f}"
+
+
+def _no_single_cause(errors: Errors) -> bool:
+    """All objects were missed, and there are wrong detections besides: only mending both would gain AP."""
+    return not errors.ap and not any(errors.lost.values())
+
+
+def _count_objects(truth: Annotations) -> dict[str, int]:
+    """By class; ignored ones are not counted."""
+    counts = np.bincount(truth.labels[~truth.ignore], minlength=len(truth.class_names) + 1)
+    return {name: int(counts[label]) for label, name in enumerate(truth.class_names, 1)}
+
+
+def explain(analyses: Analyses, truth: Annotations) -> list[str]:
     """For each run after the first: how its AP differs from that of the first, by which errors and in which classes."""
     (first, base), *others = analyses.items()
-    return [_compare(first, base, name, other) for name, other in others]
+    return [_compare(first, base, name, other, _count_objects(truth)) for name, other in others]
 
 
-def _compare(first: str, base: ErrorAnalysis, name: str, other: ErrorAnalysis) -> str:
+def _compare(first: str, base: ErrorAnalysis, name: str, other: ErrorAnalysis, objects: dict[str, int]) -> str:
     if base.overall is None or other.overall is None:
         return "No class has objects: there is no AP."
     gain = other.overall.ap - base.overall.ap
@@ -66,13 +83,32 @@ def _compare(first: str, base: ErrorAnalysis, name: str, other: ErrorAnalysis) -
     less = [f"{_PHRASES[kind]} ({-cost:.1f})" for kind, cost in _largest(costs, 1)]
     more = [f"{_PHRASES[kind]} ({-cost:+.1f})" for kind, cost in _largest(costs, -1)]
     sides = [f"{start} {', '.join(side)}" for start, side in (("less to", less), ("more to", more)) if side]
-    lost = f"it loses {', and '.join(sides)}" if sides else "no type of error costs it more or less"
+    lost = f"By type it loses {', and '.join(sides)}" if sides else "No type of error costs it more or less"
     by_class = {k: _ap(other, k) - _ap(base, k) for k in classes_with_objects({name: other})}
     best, worst = max(by_class, key=by_class.__getitem__), min(by_class, key=by_class.__getitem__)
-    classes = f" By class the difference is largest for {_cell(best)} ({by_class[best]:+.1f})"
-    classes += f" and smallest for {_cell(worst)} ({by_class[worst]:+.1f})." if worst != best else "."
+
+    def describe(name: str) -> str:
+        return f"{_cell(name)}, {objects[name]:,} object{'s'[: objects[name] != 1]} ({by_class[name]:+.1f})"
+
+    classes = f"By class the difference is largest for {describe(best)}"
+    classes += f", and smallest for {describe(worst)}." if worst != best else "."
     beside = f"{abs(gain):.2f} points {'above' if gain > 0 else 'below'}" if gain else "the same as"
-    return f"AP50 of {_cell(name)} is {beside} {_cell(first)}'s: {lost} (in dAP, which does not add up).{classes}"
+    whole = f"AP50 of {_cell(name)} is {beside} {_cell(first)}'s{_side(base.overall, other.overall)}."
+    return f"{whole} {lost} (in dAP, which does not add up). {classes}"
+
+
+def _side(base: Errors, other: Errors) -> str:
+    """Whether a difference is one of recall (missed objects cost more or less) or of precision (wrong detections)."""
+    gain = other.ap - base.ap
+    sides = {"recall": "false negatives", "precision": "false positives"}
+    costs = {side: (other.special[kind], base.special[kind]) for side, kind in sides.items()}
+    agree = [side for side, (now, before) in costs.items() if abs(now - before) >= 0.05 and (before - now) * gain > 0]
+    what = f", a {'gain' if gain > 0 else 'loss'} of {' and '.join(agree)}" if agree else ""
+    (missed, missed_before), (wrong, wrong_before) = costs.values()
+    return (
+        f"{what}: objects not found (false negatives) cost it {missed:.1f} against {missed_before:.1f}, "
+        f"wrong detections (false positives) {wrong:.1f} against {wrong_before:.1f}"
+    )
 
 
 def classes_with_objects(analyses: Analyses) -> list[str]:

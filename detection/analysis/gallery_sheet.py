@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from detection.analysis.outcomes import Kind, Outcomes, find_outcomes
 from detection.data.annotations import Annotations
-from detection.drawing import TITLE_LINE, TITLE_SIZE, Mark, draw_marks, grid, object_marks
+from detection.drawing import TITLE_LINE, TITLE_SIZE, Mark, draw_marks, grid, load_font, object_marks
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
 
 # Dashed: a box without an object, or an object without a box.
@@ -36,7 +36,7 @@ MEANINGS = {
 }
 _CELL = 640  # pixels that the longer side of a picture may take in a sheet; twice this where they stand in a column
 _SMALL = 320  # pictures whose longer side is shorter are enlarged
-_NARROWEST = 350  # column, for its title
+_NARROWEST = 400  # column, for its title
 _GAP = 8
 
 
@@ -48,11 +48,13 @@ class Counts:
         right: detections that found an object.
         wrong: other detections, without those in ignored objects.
         overlooked: objects that were not found.
+        claimed: those of them that a detection of the wrong class or place is meant for, in TIDE's sense.
     """
 
     right: int
     wrong: int
     overlooked: int
+    claimed: int = 0
 
     @property
     def f1(self) -> float:
@@ -70,8 +72,9 @@ def count_by_picture(annotations: Annotations, outcomes: Outcomes) -> list[Count
     """The counts of each picture."""
     pictures = len(annotations)
     right = outcomes.kinds == Kind.FOUND
-    overlooked = annotations.images[~annotations.ignore & ~outcomes.found]
-    columns = [outcomes.images[right], outcomes.images[~right & ~outcomes.ignored], overlooked]
+    overlooked = ~annotations.ignore & ~outcomes.found
+    columns = [outcomes.images[right], outcomes.images[~right & ~outcomes.ignored]]
+    columns += [annotations.images[overlooked], annotations.images[overlooked & ~outcomes.missed]]
     return [Counts(*row) for row in zip(*(np.bincount(c, minlength=pictures).tolist() for c in columns), strict=True)]
 
 
@@ -148,7 +151,7 @@ def _run_marks(annotations: Annotations, outcomes: Outcomes, index: int) -> list
 
 def _legend(width: int) -> Image.Image:
     """What the styles mean, in as many lines as the width needs."""
-    font = ImageFont.load_default(size=TITLE_SIZE)
+    font = load_font(TITLE_SIZE)
     entries: list[tuple[int, int, str]] = []
     x = y = 0
     for name, meaning in MEANINGS.items():

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
 
 Describe = Callable[[int], str]
@@ -33,7 +34,7 @@ def read_json(path: Path) -> Any:
     try:
         # Outlines are most of a COCO file, and nothing here needs them: without, it is parsed in a third of the time.
         # No string holds such text: in strings there is a backslash before each quote.
-        text, outlines = _OUTLINE.subn(b'"segmentation":null', path.read_bytes())
+        text, outlines = _OUTLINE.subn(b'"segmentation":null', read_regular_file(path))
         with without_collection():
             return _parse(text, path, whole=not outlines)
     except FileNotFoundError as error:

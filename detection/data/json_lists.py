@@ -22,11 +22,12 @@ def read_json_list(path: Path) -> Iterator[list[Any]]:
     """
     done = 0
     try:
-        with path.open("rb") as file:
-            for entries in _parts(file):
-                yield entries
-                done += len(entries)
-        return
+        if path.is_file():  # opening a pipe would wait for who writes
+            with path.open("rb") as file:
+                for entries in _parts(file):
+                    yield entries
+                    done += len(entries)
+            return
     except (OSError, ValueError):
         pass  # no file, not a list of (not too long) objects, NaN, no JSON: reading it whole decides, and says so
     everything = read_json(path)

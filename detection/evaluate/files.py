@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from backbones.data.findings import printable
+from backbones.data.regular import read_regular_file
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
 from detection.data.annotations import Annotations
@@ -23,6 +24,7 @@ from detection.evaluate.listed_ids import ListedIds
 from detection.structures import Detections
 
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
+_FURTHEST = 1e9  # pixels: no picture is as large, and areas of such boxes are numbers still
 _ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
 
 
@@ -91,6 +93,10 @@ def _coco_columns(
     if negative.any():
         row = int(negative.argmax())
         raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
+    far = (np.abs(boxes) > _FURTHEST).any(axis=1)
+    if far.any():
+        row = int(far.argmax())
+        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} reaches further than {_FURTHEST:,.0f} pixels")
     boxes[:, 2:] += boxes[:, :2]
     return owners, boxes, scores, classes
 
@@ -114,6 +120,11 @@ def _can_be_encoded(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def voc_results_in(folder: Path) -> list[str]:
+    """The names of the VOC results files in a folder, of all splits; none where there is no folder."""
+    return sorted(path.name for path in folder.glob("comp4_det_*_*.txt"))
 
 
 def write_voc_results(
@@ -183,7 +194,7 @@ def other_voc_results(folder: str | Path, split_name: str, annotations: Annotati
 def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[int]]:
     """Of each detection: the id of the picture; score, xmin, ymin, xmax, ymax; the number of its line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular_file(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
     names, rows, numbers = [], [], []
@@ -203,6 +214,8 @@ def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[in
         _, xmin, ymin, xmax, ymax = row
         if min(xmax - xmin, ymax - ymin) + 1 < -_ROUNDING:  # corners are inclusive
             raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
+        if max(map(abs, row[1:])) > _FURTHEST:
+            raise DataError(f"{place}: the box ({', '.join(words[2:])}) reaches further than {_FURTHEST:,.0f} pixels")
         names.append(words[0])
         rows.append(row)
         numbers.append(number)

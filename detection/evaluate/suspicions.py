@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from backbones.data.findings import printable
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
+from detection.evaluate.coco import MAX_DETECTIONS
+from detection.evaluate.files import ONE_BASED
 
 NAMED = 5  # classes
 MOST = 0.9  # of all boxes
@@ -29,7 +31,11 @@ def suspicions(annotations: Annotations, detections: DetectionTable, form: Liter
     if empty:
         lines.append(f"{empty:,} of {len(annotations):,} pictures have no detection")
     lines += _classes_without_detections(annotations, labels)
-    lines += _boxes_outside(annotations.sizes[images][:, ::-1], boxes, form)
+    sizes = annotations.sizes[images][:, ::-1]
+    lines += _fractions(sizes, boxes, form) or _boxes_outside(sizes, boxes, form)
+    if twice := _count_repeated(detections):
+        lines.append(f"{twice:,} detections are there twice: the same picture, class, box and score")
+    lines += _more_than_counted(annotations, images, labels)
     if scores.min() < 0 or scores.max() > 1:
         lines.append(f"scores go from {scores.min():g} to {scores.max():g}: only their order counts")
     return lines
@@ -40,8 +46,42 @@ def _classes_without_detections(annotations: Annotations, labels: Indices) -> li
     names = [annotations.class_names[label - 1] for label in np.setdiff1d(objects, labels)]
     if not names:
         return []
-    named = ", ".join(map(printable, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
-    return [f"{len(names):,} of {len(objects):,} classes with objects have no detection, so an AP of 0: {named}"]
+    return [
+        f"{len(names):,} of {len(objects):,} classes with objects have no detection, so an AP of 0: {_named(names)}"
+    ]
+
+
+def _fractions(sizes: Indices, boxes: Floats, form: Literal["coco", "voc"]) -> list[str]:
+    numbers = boxes + ONE_BASED if form == "voc" else boxes  # as a file of this form has the corners
+    if sizes.min() > 2 and numbers.min() >= 0 and numbers.max() <= 1:
+        return ["all boxes lie in 0..1: are they fractions of their pictures? Boxes have to be in pixels"]
+    return []
+
+
+def _count_repeated(detections: DetectionTable) -> int:
+    """How many detections are the same as one before them."""
+    by_score = np.argsort(detections.scores)
+    same = np.diff(detections.scores[by_score]) == 0
+    tied = detections.where(by_score[np.append(same, False) | np.insert(same, 0, False)])  # few: the rest is slow
+    columns = (tied.images, tied.labels, tied.scores, *tied.boxes.T)
+    order = np.lexsort(columns)
+    return int(np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns]).sum())
+
+
+def _more_than_counted(annotations: Annotations, images: Indices, labels: Indices) -> list[str]:
+    groups, counts = np.unique(images * (len(annotations.class_names) + 1) + labels, return_counts=True)
+    owners, classes = np.divmod(groups[counts > MAX_DETECTIONS], len(annotations.class_names) + 1)
+    if not len(owners):
+        return []
+    names = [annotations.class_names[label - 1] for label in np.unique(classes)]
+    return [
+        f"{len(np.unique(owners)):,} pictures have more than {MAX_DETECTIONS} detections of {_named(names)}; "
+        f"COCO counts the best {MAX_DETECTIONS} of a class"
+    ]
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(map(printable, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 def _boxes_outside(sizes: Indices, boxes: Floats, form: Literal["coco", "voc"]) -> list[str]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from backbones.data.shapes import CLASS_NAMES
 from backbones.engine.distributed import World
+from detection.data.pictures import read_image
 from detection.data.shapes import shapes_for_detection
 from detection.detect import main as detect_main
 from detection.inference.detect import detect_in_dataset
@@ -167,6 +168,25 @@ def test_nothing_is_overwritten(run: Path, scene: Path, tmp_path: Path, capsys: 
     assert str(tmp_path) in refusal(capsys, detect_main, *again, str(tmp_path), "--overwrite")
     assert snapshot(tmp_path) == before
     detect_main([*again, str(tmp_path / "found"), "--overwrite"])
+    (tmp_path / "album").mkdir()
+    save_picture(tmp_path / "album" / "scene.png", shapes_for_detection("test", 2, 64).load_image(1))
+    assert "album holds results already (scene.png)" in refusal(capsys, detect_main, *again, str(tmp_path / "album"))
+
+
+def test_who_stops_it_has_what_is_done(run: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = scene.with_name("other.png")
+    other.write_bytes(scene.read_bytes())
+
+    def read(path: Path, **options: Any) -> torch.Tensor:
+        if path == other:
+            raise KeyboardInterrupt
+        return read_image(path, **options)
+
+    monkeypatch.setattr("detection.detect.read_image", read)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        detect(run, tmp_path / "found", scene, other)
+    (row,) = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert row["drawn"] == "scene.png"
 
 
 def test_bad_input(run: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -116,7 +116,10 @@ def test_the_coco_layout(resnet: Path, tmp_path: Path, capsys: pytest.CaptureFix
     evaluate_main([*ALONE, "--model", str(tmp_path / "run"), *data, "--output", str(tmp_path / "unscored")])
     assert (tmp_path / "unscored" / "detections.json").read_bytes() == detections.read_bytes()
     assert not (tmp_path / "unscored" / "results.json").exists()
-    assert "nothing is scored here; name and pack detections.json as https://cocodataset.org" in capsys.readouterr().out
+    assert (
+        "nothing is scored here; if they are not published, name and pack detections.json as https://cocodataset.org"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_test_set_of_voc_without_annotations(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -132,8 +135,8 @@ def test_a_test_set_of_voc_without_annotations(run: Path, tmp_path: Path, capsys
     assert f"{output} holds results already" in refusal(capsys, evaluate_main, *arguments)
     evaluate_main([*arguments, "--overwrite"])
     text = capsys.readouterr().out
-    assert "5 pictures of test" in text
-    assert "no published annotations: nothing is scored here" in text
+    assert "in 5 pictures of test\n" in text
+    assert f"{year / 'Annotations'}: no annotations of test, so nothing is scored here" in text
     assert "http://host.robots.ox.ac.uk:8080" in text
     assert "mAP" not in text
     del scored["results.json"]  # numbers of before are not left beside files of now
@@ -152,6 +155,12 @@ def test_results_are_not_replaced_unasked(run: Path, tmp_path: Path, capsys: pyt
     assert snapshot(tmp_path / "found") == before
     evaluate_main([*other, "--overwrite"])
     assert (tmp_path / "found" / "results.json").read_bytes() != before["results.json"]
+    # No file of the split before is left beside those of now; and such files alone are not replaced unasked, too.
+    files = sorted((tmp_path / "found").glob("comp4*"))
+    assert [file.name for file in files] == sorted(f"comp4_det_val_{name}.txt" for name in CLASS_NAMES)
+    for name in ("results.json", "detections.json"):
+        (tmp_path / "found" / name).unlink()
+    assert f"holds results already ({files[0].name} and" in refusal(capsys, evaluate_main, *other)
 
 
 def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -174,14 +183,17 @@ def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.Captu
         (["--model", str(run), "--data.name", "voc"], "data.root"),
         (["--model", str(run), *voc, "--data.test_split", "nothing"], "nothing"),
         (["--model", str(run), *voc, "--data.test_split", "test"], "ape"),
-        (["--model", str(run), *other_ids], "ids"),
+        (["--model", str(run), *other_ids], f"{file}: category 'circle' has the id"),
         (["--model", str(run), *SHAPES, "--workers", "-1"], "workers"),
         (["--model", str(run), *SHAPES, "--metric", "voc10"], "voc10"),
+        (["--model", str(run), *SHAPES, "--metric"], "--metric"),
         (["--model", str(run), *SHAPES, "--data.test_size", "0"], "0"),
         (["--model", str(run), *SHAPES, "--output", "/dev/null/results"], "/dev/null/results"),
     ]
     for arguments, culprit in cases:
-        assert culprit in refusal(capsys, evaluate_main, "--device", "cpu", *arguments), arguments
+        output = ["--output", str(tmp_path / "none")]
+        assert culprit in refusal(capsys, evaluate_main, "--device", "cpu", *output, *arguments), arguments
+    assert not (tmp_path / "none").exists()
     file.write_text(file.read_text().replace('"circle"', '"disc"'))
     assert "circle" in refusal(capsys, evaluate_main, "--model", str(run), *other_ids)
     assert snapshot(run) == before

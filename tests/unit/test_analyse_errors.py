@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from detection.analysis.analyse_errors import main
-from detection.analysis.error_figure import MOST_CLASSES, draw_errors
+from detection.analysis.error_figure import MOST_CLASSES, draw_errors, draw_errors_by_class
 from detection.analysis.tide import ErrorAnalysis, Errors
 
 ERRORS = ["classification", "localisation", "both", "duplicate", "background", "missed"]
@@ -62,10 +63,12 @@ def test_two_runs(coco: Path, capsys: pytest.CaptureFixture) -> None:
     assert ["dog", "1", "50.00", "100.00", "+50.00", "50.0 / 0.0"] in [row[:6] for row in rows]
     assert ["cat/tom", "2", "50.50", "100.00", "+49.50", "49.5 / 0.0"] in [row[:6] for row in rows]
     assert "Without objects: cow." in printed
-    assert "AP50 of $ResNet$ is 49.75 points above VGG-16's: it loses less to wrong classes (-49.8)" in printed
-    assert "largest for dog (+50.0)" in printed
-    with Image.open(coco / "out" / "errors.png") as figure:
-        assert min(figure.size) > 400
+    assert "AP50 of $ResNet$ is 49.75 points above VGG-16's, a gain of recall and precision: objects not" in printed
+    assert "By type it loses less to wrong classes (-49.8) (in dAP" in printed
+    assert "largest for dog, 1 object (+50.0), and smallest for cat/tom, 2 objects (+49.5)." in printed
+    for name in ("errors.png", "errors_by_class.png"):
+        with Image.open(coco / "out" / name) as figure:
+            assert min(figure.size) > 400
 
 
 def test_one_run(coco: Path, capsys: pytest.CaptureFixture) -> None:
@@ -88,8 +91,50 @@ def test_names_of_foreign_files_are_escaped(coco: Path, capsys: pytest.CaptureFi
     assert r"| c\x1b[31mat |" in printed
     assert "| d og        |" in printed
     assert r"Without objects: c\ud800ow." in printed
-    assert r"smallest for c\x1b[31mat (+49.5)" in printed
+    assert r"smallest for c\x1b[31mat, 2 objects (+49.5)" in printed
     assert (coco / "out" / "errors.md").read_text(encoding="utf-8") in printed
+
+
+def test_what_no_single_error_costs_is_a_dash(coco: Path, capsys: pytest.CaptureFixture) -> None:
+    """The only dog is missed, and a dog is seen where none is: mending one of them leaves an AP of 0."""
+    found = json.loads((coco / "worse.json").read_text())
+    found[2]["bbox"] = [60, 0, 30, 30]
+    del found[0]
+    (coco / "none.json").write_text(json.dumps(found))
+    analyse(coco, "none.json", "better")
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if line.startswith("| dog"))
+    assert [cell.strip() for cell in row.split("|")[6:-1]] == ["- / 0.0"] * 6
+    assert "-: nothing of the class was found" in printed
+    assert "a gain of recall" in printed
+
+
+def test_names_too_long_or_in_other_scripts_fit(coco: Path) -> None:
+    truth = json.loads((coco / "truth.json").read_text())
+    for category, name in zip(truth["categories"], ("x" * 170, "\u732b", "cow"), strict=True):
+        category["name"] = name
+    (coco / "truth.json").write_text(json.dumps(truth))
+    analyse(coco, "worse.json", "better", options=("--names", "y" * 170, "z" * 170))  # pytest makes warnings errors
+    with Image.open(coco / "out" / "errors.png") as figure:
+        assert figure.width == 1725
+
+
+def test_each_class_has_a_bar_of_its_errors_for_each_run(coco: Path) -> None:
+    analyse(coco, "worse.json", "better")
+    runs = json.loads((coco / "out" / "errors.json").read_text())
+    analyses = {}
+    for run in runs:
+        per_class = {name: Errors(**errors) if errors else None for name, errors in run["per_class"].items()}
+        analyses[run["name"]] = ErrorAnalysis(Errors(**run["overall"]), per_class, run["counts"])
+    axes = draw_errors_by_class(analyses).axes[0]
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert shown == ["dog", "cat|tom"]
+    bars = [bar for bar in axes.patches if isinstance(bar, Rectangle)]
+    widths = [sum(bar.get_width() for bar in bars if bar.get_y() <= y <= bar.get_y() + bar.get_height())
+              for y in (-0.2, 0.2, 0.8, 1.2)]  # fmt: skip
+    expected = [sum(runs[run]["per_class"][name]["lost"].values()) for name in shown for run in (0, 1)]
+    assert widths == pytest.approx(expected)
+    assert max(expected) > 49
 
 
 def test_a_voc_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -114,7 +159,7 @@ def test_a_voc_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main([*options, str(tmp_path / "near"), str(tmp_path / "right"), "--overwrite"])
     near, right = json.loads((tmp_path / "out" / "errors.json").read_text())
     assert near["overall"]["lost"]["localisation"] == 100
-    assert "above near's: it loses less to wrong places (-100.0)" in capsys.readouterr().out
+    assert "By type it loses less to wrong places (-100.0)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -137,7 +182,7 @@ def test_bad_input(
     written = capsys.readouterr()
     assert message in written.err
     assert written.err.count("\n") == 1
-    assert not (coco / "out" / "errors.json").exists()
+    assert not (coco / "out").exists()
 
 
 def test_results_are_not_overwritten(coco: Path, capsys: pytest.CaptureFixture) -> None:
@@ -162,4 +207,4 @@ def test_of_many_classes_the_figure_shows_those_that_differ_most() -> None:
     gains = aps[1] - aps[0]
     assert set(shown) == set(gains.abs().argsort(descending=True)[:MOST_CLASSES].tolist())
     assert gains[shown].tolist() == sorted(gains[shown].tolist(), reverse=True)
-    assert "the 30 of 80 with the largest differences" in figure.axes[1].get_title()
+    assert "the 30 of 80 whose AP50 differs most" in figure.axes[1].get_title()

@@ -81,14 +81,14 @@ class Page(HTMLParser):
 
 def test_the_pictures_in_which_runs_differ(coco: Path, capsys: pytest.CaptureFixture) -> None:
     page = Page(gallery(coco, "--count", "2"))
-    assert [text for text in page.texts if text.endswith("x 80)")] == [f"{EVIL} {n} (90 x 80)" for n in (3, 4)]
+    assert [text for text in page.texts if text.endswith("x 80)")] == [f"{EVIL} {n}, {n}.png (90 x 80)" for n in (3, 4)]
     assert page.links == ["picture-001.png", "picture-001.png", "picture-002.png", "picture-002.png"]
     assert "script" not in page.tags
     assert f"ground truth: {EVIL}" in page.texts
     assert f"{EVIL}: {MEANINGS['missed']}" in page.texts
     assert f"dog 0.80: wrong class, it is {EVIL}" in page.texts
-    assert "a: 0 right, 1 wrong, 1 not found (F1 0.00)" in page.texts
-    assert "b: 1 right, 0 wrong, 0 not found (F1 1.00)" in page.texts
+    assert "a: F1 0.00, 0 right, 1 wrong, 1 not found (1 of them with a wrong box)" in page.texts
+    assert "b: F1 1.00, 1 right, 0 wrong, 0 not found" in page.texts
     assert {p.name for p in (coco / "out").iterdir()} == {"index.html", "picture-001.png", "picture-002.png"}
     assert "2 of 6 pictures" in capsys.readouterr().out
 
@@ -96,7 +96,7 @@ def test_the_pictures_in_which_runs_differ(coco: Path, capsys: pytest.CaptureFix
 def test_even_steps_and_one_run(coco: Path) -> None:
     page = Page(gallery(coco, "--count", "3", "--choose", "even"))
     assert [t for t in page.texts if t.endswith(("x 80)", "x 1)"))] == [
-        f"{EVIL} {n} ({'4000 x 1' if n == 5 else '90 x 80'})" for n in (0, 2, 5)
+        f"{EVIL} {n}, {n}.png ({'4000 x 1' if n == 5 else '90 x 80'})" for n in (0, 2, 5)
     ]
     page = Page(gallery(coco, "--overwrite", runs=("b.json",)))
     assert len(set(page.links)) == 6
@@ -118,6 +118,7 @@ def test_bad_input(coco: Path, capsys: pytest.CaptureFixture, options: list[str]
         gallery(coco, *options, images=images)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+    assert not (coco / "out").exists()
 
 
 def test_a_picture_that_is_missing_or_broken_is_named(coco: Path, capsys: pytest.CaptureFixture) -> None:
@@ -134,6 +135,11 @@ def test_a_gallery_is_not_overwritten(coco: Path, capsys: pytest.CaptureFixture)
     with pytest.raises(SystemExit):
         gallery(coco)
     assert "--overwrite" in capsys.readouterr().err
+    (coco / "out" / "picture-777.png").write_bytes(b"of a larger gallery")
+    (coco / "out" / "picture-of-mine.png").write_bytes(b"")
+    gallery(coco, "--count", "1", "--overwrite")
+    names = {"index.html", "picture-001.png", "picture-of-mine.png"}
+    assert {path.name for path in (coco / "out").iterdir()} == names
 
 
 def case() -> tuple[Annotations, DetectionTable]:
@@ -188,7 +194,7 @@ def test_sheets_of_pictures_of_every_size(height: int, width: int) -> None:
 
 def test_counts_and_choice() -> None:
     annotations, detections = case()
-    assert count_by_picture(annotations, outcomes_from(annotations, detections, 0.5)) == [Counts(1, 5, 4)]
+    assert count_by_picture(annotations, outcomes_from(annotations, detections, 0.5)) == [Counts(1, 5, 4, 2)]
     assert Counts(1, 5, 4).f1 == pytest.approx(2 / 11)
     assert Counts(0, 0, 0).f1 == 1
     good, bad, empty = Counts(3, 0, 0), Counts(0, 3, 3), Counts(0, 0, 0)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from detection.drawing import Mark, class_colour, draw_detections, draw_marks, grid, object_marks
+from detection.drawing import Mark, class_colour, draw_detections, draw_marks, grid, load_font, object_marks
 from detection.structures import Detections
 
 NAMES = [f"class {i}" for i in range(12)]
@@ -155,3 +155,19 @@ def test_large_pictures_are_drawn_small() -> None:
     assert red[20:60, 200].all()
     assert red[20:60, 399].all()
     assert not red[:, 400:].any()
+
+
+@pytest.mark.parametrize("text", ["Löwe", "γάτα", "кошка", "Ǻ"])
+def test_names_of_many_scripts_are_no_boxes(text: str) -> None:
+    font = load_font(20)
+    unknown = font.getmask("\U0010fffd")
+    assert all(bytes(font.getmask(letter)) != bytes(unknown) for letter in text)
+
+
+def test_accents_on_capitals_are_inside_their_label() -> None:
+    drawn = np.asarray(draw_marks(grey(100, 100), [Mark([10, 40, 90, 90], "ǺẤ", "#FF0000")]))
+    label = (drawn[:40] != 77).any(2)
+    rows = np.flatnonzero(label.any(1))
+    text = np.flatnonzero((drawn[:40] > 150).all(2).any(1))
+    assert rows[0] < text[0]
+    assert text[-1] < rows[-1]

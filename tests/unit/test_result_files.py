@@ -1,6 +1,7 @@
 """COCO's and VOC's files of detections: written, read back, and refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -205,3 +206,14 @@ def test_an_absent_class_file_is_named_and_an_empty_one_is_fine(tmp_path):
         voc_results_file(tmp_path, "test", "../dog")
     with pytest.raises(DataError, match=r"class 'd\\ud800og': there can't be a file of that name"):
         voc_results_file(tmp_path, "test", "d\ud800og")
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    annotations = NUMBERS
+    os.mkfifo(tmp_path / "found.json")
+    with pytest.raises(DataError, match=r"found\.json: is no file"):
+        read_coco_results(tmp_path / "found.json", annotations)
+    for name in annotations.class_names:
+        os.mkfifo(tmp_path / f"comp4_det_test_{name}.txt")
+    with pytest.raises(DataError, match=r"comp4_det_test_.*\.txt: is no file"):
+        read_voc_results(tmp_path, "test", annotations)

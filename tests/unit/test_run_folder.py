@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backbones.engine.run import RunFolder, open_run
+from backbones.engine.run import RunFolder, check_writable, open_run
 from backbones.errors import RunFolderError
 
 
@@ -223,3 +223,12 @@ def test_wall_clock_adds_up_over_resumes(tmp_path: Path) -> None:
     with run_in(tmp_path, resume=True):
         pass
     assert 100 <= record(tmp_path)["wall_clock_seconds"] < 160
+
+
+def test_whether_a_file_can_be_written_is_tried(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "results.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(RunFolderError, match="can't be written"):
+        check_writable(Path("/proc/results.json"))  # the folder is there, but takes no file
+    with pytest.raises(RunFolderError, match="can't be written"):
+        check_writable(tmp_path / ("x" * 300))

@@ -79,6 +79,12 @@ def test_voc_folders(voc_folders, tmp_path, monkeypatch, capsys, split):
         "--split", split, "--output", tmp_path / "out.json",
     )  # fmt: skip
     written = json.loads((tmp_path / "out.json").read_text())
+    with pytest.raises(SystemExit):
+        run(
+            monkeypatch, "--annotations", year, "--detections", results, "--metric", "voc07",
+            "--split", split, "--output", tmp_path / "out.json",
+        )  # fmt: skip
+    assert "holds results already (out.json)" in capsys.readouterr().err
     assert written["voc07"] == {"mAP": 100, "per_class": {"cat": 100}}
     assert written["coco"]["AP"] == pytest.approx(100)
 
@@ -177,7 +183,29 @@ def test_what_looks_odd_is_noted(coco_files, monkeypatch, capsys):
         "as x1, y1, x2, y2 nearly all would lie inside: COCO's boxes are x, y, width, height"
     ]
     assert notes([[10, 10, 20, 20]], scores=[-0.5, 12]) == ["scores go from -0.5 to 12: only their order counts"]
+    assert notes([[0.1, 0.2, 0.5, 0.5]]) == [
+        "all boxes lie in 0..1: are they fractions of their pictures? Boxes have to be in pixels"
+    ]
+    assert notes([[10, 10, 20, 20], [10, 10, 20, 20], [10, 10, 20, 20]]) == [
+        "4 detections are there twice: the same picture, class, box and score"
+    ]
+    many = [[10, 10, 20 + n, 20] for n in range(101)]
+    counted = "1 pictures have more than 100 detections of cat, dog; COCO counts the best 100 of a class"
+    assert notes(many) == [counted]
+    assert notes(many[1:]) == []
     assert notes([]) == ["there are no detections at all"]
+
+
+@pytest.mark.parametrize("box", [[1e308, 1, 1e308, 1], [-1e200, 0, 1, 1], [0, 0, 1e10, 1]])
+def test_boxes_beyond_any_picture_are_refused(coco_files, voc_folders, monkeypatch, capsys, box):
+    annotations, detections = coco_files
+    entry = {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2], "score": 1}
+    detections.write_text(json.dumps([entry, entry | {"bbox": box}]))
+    assert "detection number 2: box [" in refusal(monkeypatch, capsys, annotations, detections)
+    year, results = voc_folders
+    corners = f"{box[0]} {box[1]} {max(box[0], box[2])} 1"
+    (results / "comp4_det_test_cat.txt").write_text(f"000001 0.9 1 1 2 2\n000001 0.9 {corners}\n")
+    assert "comp4_det_test_cat.txt, line 2: the box (" in refusal(monkeypatch, capsys, year, results, "voc07")
 
 
 def test_names_of_foreign_files_are_escaped(coco_files, monkeypatch, capsys):
