@@ -206,6 +206,8 @@ def check_writable(path: Path) -> None:
     Raises:
         RunFolderError: it is a folder, or no file can be made there.
     """
+    if path.is_dir():
+        raise RunFolderError(f"{path}: is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")  # as write_atomically has it
@@ -213,8 +215,6 @@ def check_writable(path: Path) -> None:
         temporary.unlink(missing_ok=True)  # another process of the run may have been first
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
-    if path.is_dir():
-        raise RunFolderError(f"{path}: is a folder; name a file")
 
 
 def refuse_results(folder: Path, names: Sequence[str], overwrite: bool) -> None:
