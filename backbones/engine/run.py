@@ -206,9 +206,9 @@ def check_writable(path: Path) -> None:
     Raises:
         RunFolderError: it is a folder, or no file can be made there.
     """
-    if path.is_dir():
-        raise RunFolderError(f"{path}: is a folder; name a file")
     try:
+        if path.is_dir():
+            raise RunFolderError(f"{path}: is a folder; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")  # as write_atomically has it
         temporary.touch()
