@@ -220,7 +220,7 @@ class FasterRCNN(nn.Module):
         if part != "rpn":
             if proposals is None:
                 raise ValueError("the losses of regions alone need proposals")
-            proposals = [each.to(features.device) for each in proposals]
+            proposals = [each.to(features.device, non_blocking=True) for each in proposals]
             losses["classification"], losses["box"] = self.roi_heads.loss(features, proposals, targets, seeds)
         return losses
 
@@ -230,7 +230,7 @@ class FasterRCNN(nn.Module):
         features = self.features(images)
         if proposals is None:
             proposals = self.rpn.propose(self.rpn.predict(features, sizes), sizes, to_train=False)
-        proposals = [each.to(features.device) for each in proposals]
+        proposals = [each.to(features.device, non_blocking=True) for each in proposals]
         scores, boxes = self.roi_heads.score_regions(features, proposals)
         counts = [len(each) for each in proposals]
         regions = zip(scores.split(counts), boxes.split(counts), sizes, strict=True)

@@ -17,24 +17,6 @@ from voc_files import obj, xml
 
 from detection.prepare import main
 
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture) -> Refused:
-    """Runs the command, which must leave with exit code 2; returns its error message."""
-
-    def refused(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert left.value.code == 2
-        last = re.split(r"[\r\n]", capsys.readouterr().err.rstrip("\n"))[-1]
-        assert last.startswith("error: ")
-        return last
-
-    return refused
-
-
 CAT = xml(obj("cat")).encode()
 
 
@@ -63,7 +45,9 @@ GOOD = {"VOCdevkit/VOC2007/Annotations/a.xml": CAT}
         (zip_of(GOOD), "is not a tar archive"),
     ],
 )
-def test_a_hostile_or_damaged_voc_archive(tmp_path: Path, refused: Refused, archive: bytes, named: str) -> None:
+def test_a_hostile_or_damaged_voc_archive(
+    tmp_path: Path, refused: Callable[..., str], archive: bytes, named: str
+) -> None:
     (tmp_path / "bad.tar").write_bytes(archive)
     message = refused("voc", "--archives", str(tmp_path / "bad.tar"), "--output", str(tmp_path / "out"))
     assert re.search(rf"bad\.tar: .*{named}", message), message
@@ -146,7 +130,9 @@ PICTURES = {"train2014/COCO_train2014_000000000001.jpg": picture(1)}
         (b"", "is not a zip archive"),
     ],
 )
-def test_a_hostile_or_damaged_coco_archive(tmp_path: Path, refused: Refused, archive: bytes, named: str) -> None:
+def test_a_hostile_or_damaged_coco_archive(
+    tmp_path: Path, refused: Callable[..., str], archive: bytes, named: str
+) -> None:
     (tmp_path / "bad.zip").write_bytes(archive)
     message = refused("coco", "--archives", str(tmp_path / "bad.zip"), "--output", str(tmp_path / "out"))
     assert re.search(rf"bad\.zip: .*{named}", message), message
@@ -154,7 +140,7 @@ def test_a_hostile_or_damaged_coco_archive(tmp_path: Path, refused: Refused, arc
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_changed_byte_of_a_zip_is_noticed(tmp_path: Path, refused: Refused, method: int) -> None:
+def test_a_changed_byte_of_a_zip_is_noticed(tmp_path: Path, refused: Callable[..., str], method: int) -> None:
     content = zip_of(PICTURES, method)
     (tmp_path / "bad.zip").write_bytes(flipped(content, len(content) // 2))
     message = refused("coco", "--archives", str(tmp_path / "bad.zip"), "--output", str(tmp_path / "out"))

@@ -97,22 +97,6 @@ def arguments(name: str, archives: Path, output: Path) -> list[str]:
 
 
 TREES = {"voc": VOC_TREE, "coco": COCO_TREE}
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture) -> Refused:
-    """Runs the command, which must leave with exit code 2; returns its error message."""
-
-    def refused(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert left.value.code == 2
-        last = re.split(r"[\r\n]", capsys.readouterr().err.rstrip("\n"))[-1]
-        assert last.startswith("error: ")
-        return last
-
-    return refused
 
 
 def test_makes_the_voc_layout(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -196,7 +180,9 @@ def test_a_killed_run_goes_on(archives: Path, tmp_path: Path, name: str, number:
 
 
 @pytest.mark.parametrize(("name", "locked"), [("voc", "VOCdevkit"), ("coco", ".")])
-def test_two_at_once_are_refused(archives: Path, tmp_path: Path, refused: Refused, name: str, locked: str) -> None:
+def test_two_at_once_are_refused(
+    archives: Path, tmp_path: Path, refused: Callable[..., str], name: str, locked: str
+) -> None:
     (tmp_path / "out" / locked).mkdir(parents=True)
     descriptor = os.open(tmp_path / "out" / locked, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -221,7 +207,7 @@ def test_foreign_files_are_named(archives: Path, tmp_path: Path, capsys: pytest.
     assert tree(tmp_path / "voc") == GOOD
 
 
-def test_bad_arguments_are_named(archives: Path, tmp_path: Path, refused: Refused) -> None:
+def test_bad_arguments_are_named(archives: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     output = ["--output", str(tmp_path / "out")]
     assert "nowhere: no such file" in refused("voc", "--archives", str(tmp_path / "nowhere"), *output)
     assert "nowhere: no such file" in refused("coco", "--archives", str(tmp_path / "nowhere"), *output)

@@ -43,24 +43,6 @@ def arguments(archives: Path, output: Path) -> list[str]:
     return ["imagenet", "--train", train, "--val", val, "--ground_truth", kit, "--output", str(output)]
 
 
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture) -> Refused:
-    """Runs the command, which must leave with exit code 2; returns its error message."""
-
-    def refused(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert left.value.code == 2
-        last = capsys.readouterr().err.rstrip("\n").split("\n")[-1].split("\r")[-1]
-        assert last.startswith("error: ")
-        return last
-
-    return refused
-
-
 def test_makes_the_class_folders(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(arguments(archives, tmp_path / "out"))
     assert tree(tmp_path / "out") == EXPECTED
@@ -83,7 +65,7 @@ def test_one_split_alone(archives: Path, tmp_path: Path) -> None:
     assert tree(tmp_path / "a") | tree(tmp_path / "b") == EXPECTED
 
 
-def test_another_ground_truth_is_not_mixed_in(archives: Path, tmp_path: Path, refused: Refused) -> None:
+def test_another_ground_truth_is_not_mixed_in(archives: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     main(arguments(archives, tmp_path / "out"))
     development_kit(archives / "kit.tar.gz", [*SHOWN[1:], SHOWN[0]])
     message = refused(*arguments(archives, tmp_path / "out"))
@@ -129,7 +111,7 @@ def test_a_file_of_another_size_is_written_anew(archives: Path, tmp_path: Path) 
     assert not other.is_symlink()
 
 
-def test_two_at_once_are_refused(archives: Path, tmp_path: Path, refused: Refused) -> None:
+def test_two_at_once_are_refused(archives: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "out/train").mkdir(parents=True)
     descriptor = os.open(tmp_path / "out/train", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -141,7 +123,7 @@ def test_two_at_once_are_refused(archives: Path, tmp_path: Path, refused: Refuse
 @pytest.mark.parametrize("name", ["train.tar", "val.tar"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 1.0])
 def test_a_cut_archive_is_named_before_anything_is_written(
-    archives: Path, tmp_path: Path, refused: Refused, name: str, share: float
+    archives: Path, tmp_path: Path, refused: Callable[..., str], name: str, share: float
 ) -> None:
     whole = (archives / name).read_bytes()
     (archives / name).write_bytes(whole[: int(len(whole.rstrip(b"\0")) * share)])
@@ -196,7 +178,7 @@ INNER = tar(CLASSES["n01440764"])
     ],
 )
 def test_a_training_archive_that_is_hostile_or_of_another_form(
-    tmp_path: Path, refused: Refused, archive: bytes, named: str
+    tmp_path: Path, refused: Callable[..., str], archive: bytes, named: str
 ) -> None:
     (tmp_path / "bad.tar").write_bytes(archive)
     output = tmp_path / "here/out"
@@ -224,14 +206,14 @@ def test_a_picture_of_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_validation_archive_that_is_hostile_or_of_another_form(
-    archives: Path, tmp_path: Path, refused: Refused, archive: bytes, named: str
+    archives: Path, tmp_path: Path, refused: Callable[..., str], archive: bytes, named: str
 ) -> None:
     (archives / "val.tar").write_bytes(archive)
     assert re.search(rf"val\.tar: .*{named}", refused(*arguments(archives, tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_is_named(archives: Path, tmp_path: Path, refused: Refused) -> None:
+def test_what_is_missing_is_named(archives: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     output = ["--output", str(tmp_path / "out")]
     val = ["--val", str(archives / "val.tar")]
     assert "train and val are missing" in refused("imagenet", *output)
@@ -247,7 +229,7 @@ def test_what_is_missing_is_named(archives: Path, tmp_path: Path, refused: Refus
 
 
 def test_a_full_disk_is_named_and_what_is_there_stays(
-    archives: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    archives: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename, left = os.replace, [4]
 
