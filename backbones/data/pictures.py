@@ -1,5 +1,7 @@
 """Picture files, which are nothing to be trusted."""
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +47,16 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
 
 def _open(path: str | Path) -> Image.Image:
     try:
-        image = Image.open(path, formats=FORMATS)
+        pipe = not stat.S_ISREG(os.stat(path).st_mode)  # which would be waited for
+        image = None if pipe else Image.open(path, formats=FORMATS)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such picture") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: picture too large ({error})") from error
     except Exception as error:
         raise DataError(f"{path}: not a picture that can be read ({error})") from error
+    if image is None:
+        raise DataError(f"{path}: not a picture that can be read (it is no file)")
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DataError(f"{path}: picture too large ({image.width}x{image.height}, at most {MAX_PIXELS} pixels)")

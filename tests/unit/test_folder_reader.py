@@ -1,5 +1,6 @@
 """Class folders, and pictures of every kind."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,9 @@ def test_a_picture_that_is_none_is_named(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("backbones.data.pictures.MAX_PIXELS", 59)
     with pytest.raises(DataError, match=r"a\.jpg: picture too large"):
         read_image(path)
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe.jpg: not a picture .*it is no file"):
+        read_image(tmp_path / "pipe.jpg")
