@@ -6,6 +6,7 @@ from typing import Literal
 from backbones.config import OptimizerConfig, TrainingConfig
 from backbones.engine.loop import TrainOptions
 from backbones.errors import ConfigError
+from detection.inference.options import InferenceOptions
 from detection.models.roi_heads import RoIOptions
 from detection.models.rpn import RPNOptions
 
@@ -105,6 +106,7 @@ class DetectorConfig(TrainingConfig):
         anchors: where proposals start.
         rpn: the region proposal network.
         roi: the detector on the regions.
+        inference: how the test set is tested.
         scheme: "joint" trains all at once (approximate joint training); "alternating" in Faster R-CNN's four steps:
             RPN; Fast R-CNN on its proposals; RPN on the layers of that, which are shared and fixed from then on; Fast
             R-CNN on the proposals of that. Each is a run of its own in the folder `stages` of the run.
@@ -116,6 +118,7 @@ class DetectorConfig(TrainingConfig):
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNOptions = field(default_factory=RPNOptions)
     roi: RoIOptions = field(default_factory=RoIOptions)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
     scheme: Literal["joint", "alternating"] = "joint"
     rpn_stages: RPNStages = field(default_factory=RPNStages)
     # The defaults of Faster R-CNN.

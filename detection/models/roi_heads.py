@@ -45,6 +45,7 @@ class RoIOptions:
     Args:
         pooling: "roi_pool" as in the paper, or "roi_align".
         pool_size: height and width of pooled features; by default 14 for ResNets (conv5 halves it), 7 for VGGs.
+        context: (a stub: says nothing yet)
         rois_per_image: how many regions of an image the loss is computed on.
         foreground_fraction: part of these that may be foreground.
         foreground_iou: regions that overlap an object this much are foreground.
@@ -57,6 +58,7 @@ class RoIOptions:
 
     pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
     pool_size: int | None = None
+    context: bool = False
     rois_per_image: int = 64
     foreground_fraction: float = 0.25
     foreground_iou: float = 0.5
