@@ -6,6 +6,7 @@ from typing import Literal
 from backbones.config import OptimizerConfig, TrainingConfig
 from backbones.engine.loop import TrainOptions
 from backbones.errors import ConfigError
+from detection.inference.options import InferenceOptions
 from detection.models.roi_heads import RoIOptions
 from detection.models.rpn import RPNOptions
 
@@ -109,6 +110,7 @@ class DetectorConfig(TrainingConfig):
             RPN; Fast R-CNN on its proposals; RPN on the layers of that, which are shared and fixed from then on; Fast
             R-CNN on the proposals of that. Each is a run of its own in the folder `stages` of the run.
         rpn_stages: of the alternating scheme.
+        inference: how the test set is tested.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -118,6 +120,7 @@ class DetectorConfig(TrainingConfig):
     roi: RoIOptions = field(default_factory=RoIOptions)
     scheme: Literal["joint", "alternating"] = "joint"
     rpn_stages: RPNStages = field(default_factory=RPNStages)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
     # The defaults of Faster R-CNN.
     train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=2))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.001, weight_decay=5e-4))
