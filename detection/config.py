@@ -110,11 +110,11 @@ class DetectorConfig(TrainingConfig):
         anchors: where proposals start.
         rpn: the region proposal network.
         roi: the detector on the regions.
-        inference: how the test set is tested.
         scheme: "joint" trains all at once (approximate joint training); "alternating" in Faster R-CNN's four steps:
             RPN; Fast R-CNN on its proposals; RPN on the layers of that, which are shared and fixed from then on; Fast
             R-CNN on the proposals of that. Each is a run of its own in the folder `stages` of the run.
         rpn_stages: of the alternating scheme.
+        inference: how the test set is tested.
     """
 
     weights: str | None = None
@@ -123,9 +123,9 @@ class DetectorConfig(TrainingConfig):
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNOptions = field(default_factory=RPNOptions)
     roi: RoIOptions = field(default_factory=RoIOptions)
-    inference: InferenceOptions = field(default_factory=InferenceOptions)
     scheme: Literal["joint", "alternating"] = "joint"
     rpn_stages: RPNStages = field(default_factory=RPNStages)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
     # The defaults of Faster R-CNN.
     train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=2))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.001, weight_decay=5e-4))

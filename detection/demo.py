@@ -21,6 +21,8 @@ from detection.data.annotations import DetectionDataset
 from detection.data.shapes import shapes_for_detection
 from detection.drawing import draw_detections, draw_marks, grid, object_marks, save_picture
 from detection.inference.detect import detect_in_dataset
+from detection.inference.ensemble import make_ensemble
+from detection.inference.options import InferenceOptions
 from detection.weights import load_detector
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "shapes"
@@ -134,10 +136,10 @@ def _columns(folder: Path, count: int, world: World) -> Iterator[tuple[str, list
     runs = {"VGG": "detect_vgg", "ResNet": "detect_resnet", "ResNet, from random": "detect_resnet_random"}
     for place, (title, name) in enumerate(runs.items()):
         detector, metadata = load_detector(folder / name)
-        shorter, longest = metadata.detector["shorter_side"], metadata.detector["longest_side"]
-        unseen = shapes_for_detection(SEEN_BY_NOBODY, count, shorter)
+        ensemble = make_ensemble([(detector, metadata)], InferenceOptions())
+        unseen = shapes_for_detection(SEEN_BY_NOBODY, count, metadata.detector["shorter_side"])
         images = [unseen.load_image(index) for index in range(count)]
-        found = detect_in_dataset(detector, unseen, shorter=shorter, longest=longest, world=world)
+        found = detect_in_dataset(ensemble, unseen, world=world)
         if place == 0:
             yield "ground truth", [_draw_truth(unseen, index) for index in range(count)]
         pairs = zip(images, found, strict=True)

@@ -4,29 +4,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from backbones.cli import run_command
 from backbones.data.pictures import ENDINGS
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
-from backbones.weights import WeightsMetadata
 from detection.data.pictures import read_image
-from detection.data.samples import resize_scale, scale_image
+from detection.data.samples import scale_to_views
 from detection.drawing import draw_detections, save_picture
-from detection.inference.detect import in_original_pixels
-from detection.models.faster_rcnn import FasterRCNN
+from detection.inference.detect import detect_in_picture
+from detection.inference.ensemble import make_ensemble
+from detection.inference.options import InferenceOptions
 from detection.structures import Detections
-from detection.weights import load_detector
+from detection.weights import load_detectors
 
 
 def detect(
-    model: str,
+    model: list[str],
     images: list[str],
     output: str,
+    inference: InferenceOptions = InferenceOptions(),  # noqa: B008 (jsonargparse reads the default)
     min_score: float = 0.5,
     recursive: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -39,9 +37,10 @@ def detect(
     Example: python tools/detect.py --model runs/voc --images street.jpg photos/ --output found
 
     Args:
-        model: a run folder or weights.safetensors file of a detector.
+        model: run folders or weights.safetensors files; several detectors of the same classes are an ensemble.
         images: picture files, or folders of them (not of what is in the folders inside, unless `recursive`).
         output: the folder for pictures and detections.json.
+        inference: box refinement and voting, the image pyramid.
         min_score: boxes below this score are not drawn (detections.json has all).
         recursive: take the pictures in the folders inside folders, too.
         device: auto takes a GPU where there is one.
@@ -52,8 +51,10 @@ def detect(
     names = _free_names(paths)
     _check_output(folder, paths, names, overwrite)
     with join_world(device) as world:
-        detector, metadata = load_detector(model)
-        detector.to(world.device)
+        models = load_detectors(model)
+        for detector, _ in models:
+            detector.to(world.device)
+        ensemble, classes = make_ensemble(models, inference), models[0][1].classes
         check_writable(folder / "detections.json")
         records: list[dict[str, Any]] = []
         unread: list[str] = []
@@ -65,9 +66,9 @@ def detect(
                 except DataError as error:
                     unread.append(str(error))
                     continue
-                found = _detect_in(original, detector, metadata, world.device)
-                save_picture(draw_detections(original, found, metadata.classes, min_score=min_score), folder / name)
-                records.append({"image": str(path), "drawn": name, "objects": _objects(found, metadata.classes)})
+                found = detect_in_picture(ensemble, scale_to_views(original, len(records), ensemble.views))
+                save_picture(draw_detections(original, found, classes, min_score=min_score), folder / name)
+                records.append({"image": str(path), "drawn": name, "objects": _objects(found, classes)})
         finally:  # who stops it has what is done
             write_json(folder / "detections.json", records)
     drawn = sum(o["score"] >= min_score for record in records for o in record["objects"])
@@ -75,16 +76,6 @@ def detect(
     if unread:
         more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
         raise DataError(f"{len(unread)} of {len(paths)} pictures could not be read: {'; '.join(unread[:5])}{more}")
-
-
-def _detect_in(original: Tensor, detector: FasterRCNN, metadata: WeightsMetadata, device: torch.device) -> Detections:
-    """What is found in a picture (3, H, W) uint8, in its own pixels."""
-    height, width = original.shape[1:]
-    scale = resize_scale(height, width, metadata.detector["shorter_side"], metadata.detector["longest_side"])
-    image = scale_image(original, scale)
-    with torch.inference_mode():
-        (found,) = detector([image.to(device)])
-    return in_original_pixels(found.to("cpu"), image, (height, width))
 
 
 def _picture_files(images: Sequence[str], recursive: bool) -> Iterator[Path]:

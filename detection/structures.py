@@ -1,9 +1,13 @@
 """What passes between data, models and evaluation. Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+Size = tuple[int, int]
+"""(height, width) of a picture in pixels."""
 
 
 @dataclass
@@ -75,3 +79,18 @@ class Sample:
         """The same sample in memory from which a GPU copies while it computes; a data loader asks for it."""
         proposals = None if self.proposals is None else self.proposals.pin_memory()
         return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory(), proposals=proposals)
+
+
+@dataclass
+class Views:
+    """One picture to be tested, at the sizes that detectors want to see it.
+
+    Args:
+        images: (3, h, w) uint8, RGB, by the shorter and longest side asked for.
+        index: its place in the data set.
+        original_size: (height, width) before resizing.
+    """
+
+    images: Mapping[tuple[int, int], Tensor]
+    index: int
+    original_size: Size

@@ -9,7 +9,7 @@ from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, refuse_results, write_json
-from backbones.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from backbones.errors import ConfigError, DataError, RunFolderError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
@@ -27,13 +27,16 @@ from detection.evaluate.files import (
 )
 from detection.evaluate.suspicions import suspicions
 from detection.inference.detect import detect_in_dataset
+from detection.inference.ensemble import make_ensemble
+from detection.inference.options import InferenceOptions
 from detection.structures import Detections
-from detection.weights import load_detector
+from detection.weights import load_detectors
 
 
 def evaluate_detector(
     model: list[str],
     data: DetectionData,
+    inference: InferenceOptions = InferenceOptions(),  # noqa: B008 (jsonargparse reads the default)
     output: str | None = None,
     metric: list[Metric] = ["coco", "voc07", "voc12"],  # noqa: B006 (jsonargparse reads the default)
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -41,15 +44,19 @@ def evaluate_detector(
     workers: int = 4,
     overwrite: bool = False,
 ) -> None:
-    """Tests a detector on the test split of a data set.
+    """Tests a detector, or several as an ensemble, on the test split of a data set.
 
     Writes results.json, detections.json (COCO's form) and comp4_det_<split>_<class>.txt (VOC's form). Of a split whose
     annotations are not published (VOC2012's test, COCO's test-dev) only the files are written, for the official server.
     Example: python tools/evaluate_detector.py --model runs/voc --data.name voc --data.root VOCdevkit --output found
+    With all of Appendix B: --model runs/a runs/b --inference.refine true --inference.vote true
+    --inference.scales '[200, 400, 600, 800, 1000]'
 
     Args:
-        model: a run folder or weights.safetensors file. One, so far: ensembles are not supported yet.
+        model: run folders or weights.safetensors files. Several of the same classes are an ensemble: the union of their
+            proposals, each region's mean scores and boxes.
         data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
+        inference: box refinement and voting, the image pyramid.
         output: a folder for the results; without it they are only printed.
         metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve).
         device: auto takes a GPU where there is one.
@@ -57,8 +64,6 @@ def evaluate_detector(
         workers: data-loading processes.
         overwrite: replace results that the folder holds.
     """
-    if len(model) != 1:
-        raise CheckpointError(f"--model {' '.join(model)}: give one detector; ensembles are not supported yet")
     if workers < 0:
         raise ConfigError(f"workers {workers}: give 0 or more")
     if not metric:
@@ -70,17 +75,12 @@ def evaluate_detector(
         refuse_results(folder, ["results.json", "detections.json", *voc_results_in(folder)], overwrite)
     with join_world(device) as world:
         set_determinism(False, one_size=False)
-        detector, metadata = load_detector(model[0])
-        dataset = _read_data(data, data.test_split, metadata, output)
-        detections = detect_in_dataset(
-            detector.to(world.device),
-            dataset,
-            shorter=metadata.detector["shorter_side"],
-            longest=metadata.detector["longest_side"],
-            world=world,
-            precision=precision,
-            workers=workers,
-        )
+        models = load_detectors(model)
+        dataset = _read_data(data, data.test_split, models[0][1], output)
+        for detector, _ in models:
+            detector.to(world.device)
+        ensemble = make_ensemble(models, inference)
+        detections = detect_in_dataset(ensemble, dataset, world=world, precision=precision, workers=workers)
         if not world.is_main:
             return
         table = DetectionTable.of(detections, len(dataset))

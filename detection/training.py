@@ -21,6 +21,7 @@ from detection.data.readers import fingerprint
 from detection.data.samples import make_sample
 from detection.evaluate.evaluate import evaluate_detections, format_results
 from detection.inference.detect import detect_in_dataset
+from detection.inference.ensemble import Ensemble, Member
 from detection.inference.viewing import Viewing
 from detection.models import FasterRCNN, Part, describe_parameters, get_detector
 from detection.start import Start
@@ -155,7 +156,16 @@ def score_on_test_set(
     """
     if task.test_set is None:
         return {}
-    detections = detect_in_dataset(detector, task.test_set, **task.viewing(), proposals=proposals)
+    config = task.config
+    ensemble = Ensemble([Member(detector, config.data.shorter_side, config.data.longest_side)], config.inference)
+    detections = detect_in_dataset(
+        ensemble,
+        task.test_set,
+        world=task.world,
+        precision=config.precision,
+        workers=config.train.workers,
+        proposals=proposals,
+    )
     return evaluate_detections(task.test_set.annotations, detections, ["coco", "voc07", "voc12"])
 
 

@@ -1,9 +1,11 @@
 """Detectors to and from weights files that rebuild them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from backbones.data.findings import printable
 from backbones.errors import CheckpointError, ConfigError
 from backbones.weights import WeightsMetadata, is_side, load_state, load_weights, save_weights
 from detection.models import FasterRCNN, Part, RoIOptions, RPNOptions, get_detector
@@ -101,6 +103,37 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, WeightsMetadata]:
         raise CheckpointError(f"{path}: its metadata describe a detector that can't be built ({reason})") from error
     load_state(detector, state, str(path))
     return detector.eval(), metadata
+
+
+def load_detectors(paths: Sequence[str]) -> list[tuple[FasterRCNN, WeightsMetadata]]:
+    """Several detectors that are to look at the same pictures.
+
+    Raises:
+        CheckpointError: there is none, or one can't be used, or two know different classes.
+    """
+    if not paths:
+        raise CheckpointError("--model: name one or more detectors")
+    models = [load_detector(path) for path in paths]
+    first = models[0][1].classes
+    for path, (_, metadata) in zip(paths[1:], models[1:], strict=True):
+        if metadata.classes != first:
+            raise CheckpointError(f"{path}: can't vote with {paths[0]}: {_difference(metadata.classes, first)}")
+    return models
+
+
+def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
+    """How a list of classes differs from another."""
+    if sorted(classes) == sorted(others):
+        return "their classes are the same in another order"
+    if set(classes) == set(others):
+        return "one of them has a class twice"
+    known = [name for name in classes if name not in set(others)], [name for name in others if name not in set(classes)]
+    texts = [
+        f"{label} knows {printable(', '.join(names[:3]))}" + (" ..." if len(names) > 3 else "")
+        for label, names in zip(("only it", "only the other"), known, strict=True)
+        if names
+    ]
+    return f"their classes differ ({'; '.join(texts)})"
 
 
 def _mean_of(channel: list[list[float]]) -> float:

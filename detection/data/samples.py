@@ -1,5 +1,7 @@
 """From a data set to what a detector is fed: resized, perhaps mirrored, with its objects in the same pixels."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
@@ -7,7 +9,7 @@ from torchvision.transforms.v2.functional import resize
 from backbones.engine.randomness import derive_seed
 from backbones.errors import DataError
 from detection.data.annotations import DetectionDataset
-from detection.structures import Sample, Target
+from detection.structures import Sample, Target, Views
 
 
 def resize_scale(height: int, width: int, shorter: int, longest: int) -> float:
@@ -58,16 +60,36 @@ def make_sample(
     Raises:
         DataError: the picture can't be read, or has another size than its annotation says.
     """
-    original, target = dataset.load_image(index), dataset.target(index)
-    annotations = dataset.annotations
-    if tuple(original.shape[1:]) != tuple(annotations.sizes[index]):
-        (height, width), said = original.shape[1:], annotations.sizes[index]
-        raise DataError(
-            f"picture {annotations.image_ids[index]}: is {width}x{height}, its annotation says {said[1]}x{said[0]}"
-        )
+    original, target = _load(dataset, index), dataset.target(index)
     image = scale_image(original, resize_scale(original.shape[1], original.shape[2], shorter, longest))
     target = Target(scale_boxes(target.boxes, original, image), target.labels, target.ignore)
     if flip and torch.rand((), generator=torch.Generator().manual_seed(derive_seed(seed, 0))) < 0.5:
         image, target = mirror(image, target)
         proposals = None if proposals is None else mirror_boxes(proposals, image.shape[2])
     return Sample(image, target, index, tuple(original.shape[1:]), seed, proposals)
+
+
+def make_views(dataset: DetectionDataset, index: int, views: Sequence[tuple[int, int]]) -> Views:
+    """One picture of the data set at several sizes: shorter and longest side of each view, see `resize_scale`.
+
+    Raises:
+        DataError: as `make_sample`.
+    """
+    return scale_to_views(_load(dataset, index), index, views)
+
+
+def scale_to_views(original: Tensor, index: int, views: Sequence[tuple[int, int]]) -> Views:
+    """A picture (3, H, W) uint8 at several sizes, each made from the original."""
+    size = original.shape[1], original.shape[2]
+    return Views({view: scale_image(original, resize_scale(*size, *view)) for view in views}, index, size)
+
+
+def _load(dataset: DetectionDataset, index: int) -> Tensor:
+    """A picture; refuses one of another size than its annotation says."""
+    image, annotations = dataset.load_image(index), dataset.annotations
+    if tuple(image.shape[1:]) != tuple(annotations.sizes[index]):
+        (height, width), said = image.shape[1:], annotations.sizes[index]
+        raise DataError(
+            f"picture {annotations.image_ids[index]}: is {width}x{height}, its annotation says {said[1]}x{said[0]}"
+        )
+    return image

@@ -14,9 +14,10 @@ from backbones.models.vgg import VGG
 from detection.models.checks import require
 from detection.models.features import split_backbone
 from detection.models.frozen_bn import FrozenBatchNorm2d
-from detection.models.roi_heads import RoIHeads, RoIOptions, postprocess
+from detection.models.postprocess import postprocess
+from detection.models.roi_heads import RoIHeads, RoIOptions
 from detection.models.rpn import RPN, RPNOptions
-from detection.structures import Detections, Target
+from detection.structures import Detections, Size, Target
 
 Part = Literal["all", "rpn", "regions"]
 """What is trained: the whole detector, the RPN on the shared layers, or what is run on regions, on shared layers."""
@@ -221,7 +222,7 @@ class FasterRCNN(nn.Module):
             if proposals is None:
                 raise ValueError("the losses of regions alone need proposals")
             proposals = [each.to(features.device, non_blocking=True) for each in proposals]
-            losses["classification"], losses["box"] = self.roi_heads.loss(features, proposals, targets, seeds)
+            losses["classification"], losses["box"] = self.roi_heads.loss(features, sizes, proposals, targets, seeds)
         return losses
 
     def _detect(self, images: Sequence[Tensor], proposals: Sequence[Tensor] | None) -> list[Detections]:
@@ -231,7 +232,7 @@ class FasterRCNN(nn.Module):
         if proposals is None:
             proposals = self.rpn.propose(self.rpn.predict(features, sizes), sizes, to_train=False)
         proposals = [each.to(features.device, non_blocking=True) for each in proposals]
-        scores, boxes = self.roi_heads.score_regions(features, proposals)
+        scores, boxes = self.roi_heads.score_regions(features, proposals, sizes)
         counts = [len(each) for each in proposals]
         regions = zip(scores.split(counts), boxes.split(counts), sizes, strict=True)
         return [postprocess(*each, self.roi_heads.options) for each in regions]
@@ -299,7 +300,7 @@ def describe_parameters(detector: FasterRCNN) -> str:
     return "\n".join(lines)
 
 
-def _sizes(images: Sequence[Tensor]) -> list[tuple[int, int]]:
+def _sizes(images: Sequence[Tensor]) -> list[Size]:
     return [(image.shape[-2], image.shape[-1]) for image in images]
 
 

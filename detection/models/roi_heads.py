@@ -6,6 +6,8 @@ Shapes and names:
     rois      one (R_i, 4) a picture: regions (proposals, or any boxes) in pixels; R is the sum of R_i
     S         regions of one picture that the loss is computed on
     region features  (R, D), what the backbone's last layers make of each region
+    context   (N, D), what the same layers make of each whole picture, as one region (Appendix B, global context)
+    described (R, D), or (R, 2 D) with context: region features, beside each the context of its picture
     logits    (R, K + 1) before the softmax, background first
     deltas    (R, K, 4) box regression for each class, see `boxes.encode`, divided by REGRESSION_STD
     scores    (R, K + 1), probabilities, background first
@@ -19,14 +21,14 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align, roi_pool
+from torchvision.ops import roi_align, roi_pool
 
 from backbones.engine.randomness import derive_seed
 from detection.models.boxes import decode, encode
 from detection.models.checks import require, require_types
 from detection.models.features import SplitBackbone, full_precision
 from detection.models.matching import match, select
-from detection.structures import Detections, Target
+from detection.structures import Size, Target
 
 REGRESSION_STD = (0.1, 0.1, 0.2, 0.2)
 """Deltas are predicted in these units, so that they have a variance of about 1 (Faster R-CNN's released settings)."""
@@ -45,7 +47,7 @@ class RoIOptions:
     Args:
         pooling: "roi_pool" as in the paper, or "roi_align".
         pool_size: height and width of pooled features; by default 14 for ResNets (conv5 halves it), 7 for VGGs.
-        context: (a stub: says nothing yet)
+        context: classify and regress by the features of the whole picture too, beside the region's own (Appendix B).
         rois_per_image: how many regions of an image the loss is computed on.
         foreground_fraction: part of these that may be foreground.
         foreground_iou: regions that overlap an object this much are foreground.
@@ -121,33 +123,53 @@ class RoIHeads(nn.Module):
         fits = split.any_pool_size or self.pool_size == split.pool_size
         require(fits, "roi.pool_size", self.pool_size, f"{split.pool_size} for this backbone")
         self.register_buffer("regression_std", torch.tensor(REGRESSION_STD), persistent=False)
-        self.classification = nn.Linear(split.region_channels, num_classes + 1)
-        self.box = nn.Linear(split.region_channels, 4 * num_classes)
+        channels = split.region_channels * (2 if options.context else 1)
+        self.classification = nn.Linear(channels, num_classes + 1)
+        self.box = nn.Linear(channels, 4 * num_classes)
         for layer, std in ((self.classification, 0.01), (self.box, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
-    def region_features(self, features: Tensor, rois: Sequence[Tensor]) -> Tensor:
-        """The features (R, D) of regions."""
+    def pool(self, features: Tensor, rois: Sequence[Tensor]) -> Tensor:
+        """The part (R, C, pool_size, pool_size) of the map under each region."""
         features = full_precision(features)
         rois = [each.to(features.dtype) for each in rois]
         scale = 1 / self.split.stride
         if self.options.pooling == "roi_pool":
-            pooled = roi_pool(features, rois, self.pool_size, scale)
-        else:
-            pooled = roi_align(features, rois, self.pool_size, scale, sampling_ratio=ALIGN_SAMPLES, aligned=True)
-        return self.split.region(pooled)
+            return roi_pool(features, rois, self.pool_size, scale)
+        return roi_align(features, rois, self.pool_size, scale, sampling_ratio=ALIGN_SAMPLES, aligned=True)
 
-    def predict(self, region_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (R, K + 1) and deltas (R, K, 4) of regions with the features (R, D)."""
-        with torch.autocast(region_features.device.type, enabled=False):
-            x = full_precision(region_features)
+    def region_features(self, features: Tensor, rois: Sequence[Tensor]) -> Tensor:
+        """The features (R, D) of regions."""
+        return self.split.region(self.pool(features, rois))
+
+    def context(self, features: Tensor, sizes: Sequence[Size]) -> Tensor | None:
+        """The context (N, D) of pictures of these sizes; None for a detector without."""
+        if not self.options.context:
+            return None
+        return self.region_features(features, [features.new_tensor([[0, 0, width, height]]) for height, width in sizes])
+
+    def describe(self, features: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
+        """The described regions of pictures of these sizes."""
+        own, context = self.region_features(features, rois), self.context(features, sizes)
+        if context is None:
+            return own
+        return torch.cat([own, torch.cat([each.expand(len(r), -1) for each, r in zip(context, rois, strict=True)])], 1)
+
+    def predict(self, described: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (R, K + 1) and deltas (R, K, 4) of described regions."""
+        with torch.autocast(described.device.type, enabled=False):
+            x = full_precision(described)
             return self.classification(x), self.box(x).unflatten(1, (-1, 4))
 
-    def score_regions(self, features: Tensor, rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def score_regions(self, features: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> tuple[Tensor, Tensor]:
         """Scores (R, K + 1) and boxes (R, K, 4) of any regions, those of the first picture first."""
-        logits, deltas = self.predict(self.region_features(features, rois))
-        return logits.softmax(dim=1), decode(deltas * self.regression_std, torch.cat(list(rois))[:, None])
+        logits, deltas = self.predict(self.describe(features, rois, sizes))
+        return logits.softmax(dim=1), self.regress(deltas, torch.cat(list(rois)))
+
+    def regress(self, deltas: Tensor, rois: Tensor) -> Tensor:
+        """The boxes (R, K, 4) that the deltas (R, K, 4) make of regions (R, 4)."""
+        return decode(deltas * self.regression_std, rois[:, None])
 
     def select(self, proposals: Tensor, target: Target, seed: int) -> TrainingRegions:
         """Chooses regions to train on, from the proposals (P, 4) of a picture and its objects' own boxes."""
@@ -169,7 +191,12 @@ class RoIHeads(nn.Module):
         return TrainingRegions(rois, labels.where(selection.positive, 0), deltas, selection.weight(rois.dtype))
 
     def loss(
-        self, features: Tensor, proposals: Sequence[Tensor], targets: Sequence[Target], seeds: Sequence[int]
+        self,
+        features: Tensor,
+        sizes: Sequence[Size],
+        proposals: Sequence[Tensor],
+        targets: Sequence[Target],
+        seeds: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
         """The losses of classification and boxes, each a mean over pictures of the picture's own loss.
 
@@ -178,7 +205,7 @@ class RoIHeads(nn.Module):
         selected (no objects, and a background that has to overlap one), its loss is 0.
         """
         regions = [self.select(*each) for each in zip(proposals, targets, seeds, strict=True)]
-        logits, deltas = self.predict(self.region_features(features, [each.rois for each in regions]))
+        logits, deltas = self.predict(self.describe(features, [each.rois for each in regions], sizes))
         labels = torch.cat([each.labels for each in regions])
         goals = torch.cat([each.deltas for each in regions])
         weight = torch.cat([each.weight for each in regions]) / len(regions)
@@ -186,19 +213,3 @@ class RoIHeads(nn.Module):
         own_class = deltas[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(min=0)]
         box = F.smooth_l1_loss(own_class, goals, reduction="none").sum(dim=1)
         return (classification * weight).sum(), (box * weight * (labels > 0)).sum()
-
-
-def postprocess(scores: Tensor, boxes: Tensor, size: tuple[int, int], options: RoIOptions) -> Detections:
-    """From scored regions of one picture to detections: threshold, NMS within each class, the best.
-
-    Args:
-        scores: (R, K + 1), background first.
-        boxes: (R, K, 4).
-        size: (height, width) of the picture, to which boxes are clipped.
-        options: thresholds and the number of detections.
-    """
-    region, label = (scores[:, 1:] > options.score_threshold).nonzero(as_tuple=True)
-    score = scores[region, label + 1]
-    box = clip_boxes_to_image(boxes[region, label], size)
-    keep = batched_nms(box, score, label, options.nms_iou)[: options.detections_per_image]
-    return Detections(box[keep], score[keep], label[keep] + 1)

@@ -27,10 +27,7 @@ from detection.models.boxes import decode, encode
 from detection.models.checks import require, require_types
 from detection.models.features import full_precision
 from detection.models.matching import best_for_an_object, match, select
-from detection.structures import Target
-
-Size = tuple[int, int]
-"""(height, width) of a picture in pixels."""
+from detection.structures import Size, Target
 
 SEED_STREAM = 1
 """Keeps this module's random choices apart from those of the RoI heads."""

@@ -16,6 +16,8 @@ from detection.data.pictures import read_image
 from detection.data.shapes import shapes_for_detection
 from detection.detect import main as detect_main
 from detection.inference.detect import detect_in_dataset
+from detection.inference.ensemble import make_ensemble
+from detection.inference.options import InferenceOptions
 from detection.weights import load_detector
 
 
@@ -53,9 +55,8 @@ def test_pictures_with_boxes_and_json(run: Path, scene: Path, tmp_path: Path, ca
     assert len(scores) > 4
     assert f"1 picture(s), 4 object(s) with a score of {least:g} or more" in capsys.readouterr().out
     # What the evaluation finds in the same picture.
-    detector, _ = load_detector(run)
-    world = World(0, 1, torch.device("cpu"))
-    found = detect_in_dataset(detector, shapes_for_detection("test", 1, 64), shorter=64, longest=96, world=world)[0]
+    ensemble = make_ensemble([load_detector(run)], InferenceOptions())
+    found = detect_in_dataset(ensemble, shapes_for_detection("test", 1, 64), world=World(0, 1, torch.device("cpu")))[0]
     assert scores == found.scores.tolist()
     assert [each["box"] for each in row["objects"]] == found.boxes.tolist()
     # The picture has changed where boxes are drawn, and nowhere if no score is high enough.

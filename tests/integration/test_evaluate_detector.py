@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,18 +169,29 @@ def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.Captu
     write_voc(tmp_path / "VOC2007", "test", shapes_for_detection("val", 8, 64), ["ape", *CLASS_NAMES[1:]])
     coco = tmp_path / "coco"
     file = write_coco(coco, "val2017", shapes_for_detection("val", 3, 64))
+    odd, cut, others = (str(tmp_path / f"{name}.safetensors") for name in ("odd", "cut", "others"))
     other_ids = ["--data.name", "coco", "--data.root", str(coco), "--data.test_split", "val2017"]
     state, metadata = load_weights(run)
+    save_weights(Path(others), state, replace(metadata, classes=["ape", *CLASS_NAMES[1:]]))
     metadata.detector["rpn"]["chanels"] = 3
-    save_weights(tmp_path / "odd.safetensors", state, metadata)
-    (tmp_path / "cut.safetensors").write_bytes((run / "weights.safetensors").read_bytes()[:5000])
+    save_weights(Path(odd), state, metadata)
+    Path(cut).write_bytes((run / "weights.safetensors").read_bytes()[:5000])
     voc = ["--data.name", "voc", "--data.root", str(tmp_path)]
     cases: list[tuple[list[str], str]] = [
         (["--model", str(resnet), *SHAPES], f"{resnet}: holds a classification network"),
-        (["--model", str(run), str(run), *SHAPES], "one detector"),
+        (["--model", *SHAPES], "--model"),
+        (["--model", str(run), others, *SHAPES], "others.safetensors: can't vote with"),
+        (["--model", str(run), others, *SHAPES], "only it knows ape; only the other knows circle"),
+        (["--model", str(run), str(resnet), *SHAPES], f"{resnet}: holds a classification network"),
+        (["--model", str(run), *SHAPES, "--inference.scales", "[0, 64]"], "inference.scales: 0 is no"),
+        (["--model", str(run), *SHAPES, "--inference.scales", "[64, 1000000]"], "inference.scales: 1000000 is no"),
+        (["--model", str(run), *SHAPES, "--inference.scales", "[64, 32]"], "inference.scales [64, 32]: give them in"),
+        (["--model", str(run), *SHAPES, "--inference.scales", "[small]"], "inference.scales"),
+        (["--model", str(run), *SHAPES, "--inference.merge", "mean"], "inference.merge"),
+        (["--model", str(run), *SHAPES, "--inference.region_side", "0"], "inference.region_side 0"),
         (["--model", "/nowhere", *SHAPES], "/nowhere"),
-        (["--model", str(tmp_path / "odd.safetensors"), *SHAPES], "odd.safetensors"),
-        (["--model", str(tmp_path / "cut.safetensors"), *SHAPES], "cut.safetensors"),
+        (["--model", odd, *SHAPES], "odd.safetensors"),
+        (["--model", cut, *SHAPES], "cut.safetensors"),
         (["--model", str(run), "--data.name", "voc"], "data.root"),
         (["--model", str(run), *voc, "--data.test_split", "nothing"], "nothing"),
         (["--model", str(run), *voc, "--data.test_split", "test"], "ape"),

@@ -2,35 +2,36 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.engine.distributed import World
 from detection.data.annotations import Annotations, DetectionDataset
+from detection.data.samples import scale_to_views
 from detection.inference import detect
-from detection.inference.detect import detect_in_dataset, in_original_pixels
+from detection.inference.detect import detect_in_dataset, detect_in_picture
 from detection.structures import Detections
 
 ALONE = World(0, 1, torch.device("cpu"))
 SIZES = [(40, 60), (60, 40), (25, 80), (1, 90), (33, 33)]
 
 
-class CornerDetector(nn.Module):
+class CornerEnsemble:
     """Finds one object in each picture: all of it. Counts the pictures."""
 
+    views = [(20, 30), (10, 15)]  # noqa: RUF012
+
     def __init__(self) -> None:
-        super().__init__()
         self.seen: list[tuple[int, ...]] = []
 
-    def forward(self, images: list[Tensor], proposals: None = None) -> list[Detections]:
-        self.seen += [tuple(image.shape[1:]) for image in images]
-        return [
-            Detections(
-                torch.tensor([[0.0, 0, image.shape[2], image.shape[1]]]),
-                torch.tensor([float(image[0, 0, 0]) / 255]),
-                torch.tensor([1]),
-            )
-            for image in images
-        ]
+    def __call__(self, images: dict[tuple[int, int], Tensor], proposals: Tensor | None) -> Detections:
+        image, half = (images[view] for view in self.views)
+        assert [max(1, round(side / 2)) for side in image.shape[1:]] == pytest.approx(half.shape[1:], abs=1)
+        self.seen.append(tuple(image.shape[1:]))
+        return Detections(
+            torch.tensor([[0.0, 0, image.shape[2], image.shape[1]]]),
+            image[:1, 0, 0] / 255,
+            torch.tensor([1]),
+        )
 
 
 def dataset() -> DetectionDataset:
@@ -41,11 +42,9 @@ def dataset() -> DetectionDataset:
     return DetectionDataset(annotations, lambda i: torch.full((3, *SIZES[i]), 10 * i, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (2, 0), (2, 1)])
-def test_boxes_are_in_the_pixels_of_the_file(batch_size: int, workers: int) -> None:
-    found = detect_in_dataset(
-        CornerDetector(), dataset(), shorter=20, longest=30, world=ALONE, batch_size=batch_size, workers=workers
-    )
+@pytest.mark.parametrize("workers", [0, 1])
+def test_boxes_are_in_the_pixels_of_the_file(workers: int) -> None:
+    found = detect_in_dataset(CornerEnsemble(), dataset(), world=ALONE, workers=workers)
     assert [round(255 * float(each.scores)) for each in found] == [0, 10, 20, 30, 40]
     for (height, width), each in zip(SIZES, found, strict=True):
         assert each.boxes.tolist() == [[0, 0, pytest.approx(width), pytest.approx(height)]]
@@ -56,10 +55,10 @@ def test_each_picture_is_seen_once_by_one_of_the_processes(monkeypatch: pytest.M
     parts: list = []
 
     def run(rank: int) -> list[Detections]:
-        detector = CornerDetector()
+        ensemble = CornerEnsemble()
         world = World(rank, 2, torch.device("cpu"))
-        found = detect_in_dataset(detector, dataset(), shorter=20, longest=30, world=world)
-        seen.append(detector.seen)
+        found = detect_in_dataset(ensemble, dataset(), world=world)
+        seen.append(ensemble.seen)
         return found
 
     monkeypatch.setattr(detect, "gather_objects", lambda own: parts.append(own) or [[(i, None) for i in range(5)]])
@@ -69,7 +68,7 @@ def test_each_picture_is_seen_once_by_one_of_the_processes(monkeypatch: pytest.M
     assert sorted(index for part in parts for index, _ in part) == [0, 1, 2, 3, 4]
     monkeypatch.setattr(detect, "gather_objects", lambda own: parts)
     together = run(0)
-    alone = detect_in_dataset(CornerDetector(), dataset(), shorter=20, longest=30, world=ALONE)
+    alone = detect_in_dataset(CornerEnsemble(), dataset(), world=ALONE)
     assert [each.scores.tolist() for each in together] == [each.scores.tolist() for each in alone]
 
 
@@ -80,15 +79,15 @@ def test_more_processes_than_pictures(
     """Some have nothing to do; the main one shows how far it is, and only it."""
     everything = [[(index, index) for index in range(5)]]
     monkeypatch.setattr(detect, "gather_objects", lambda own: everything if len(own) == seen else None)
-    detector = CornerDetector()
+    ensemble = CornerEnsemble()
     world = World(rank, size, torch.device("cpu"))
-    assert detect_in_dataset(detector, dataset(), shorter=20, longest=30, world=world) == [0, 1, 2, 3, 4]
-    assert len(detector.seen) == seen
+    assert detect_in_dataset(ensemble, dataset(), world=world) == [0, 1, 2, 3, 4]
+    assert len(ensemble.seen) == seen
     bar = capsys.readouterr().err
     assert ("detecting" in bar and "1/1" in bar) if rank == 0 else not bar
 
 
 def test_a_side_that_rounding_changed_is_taken_as_it_is() -> None:
-    found = Detections(torch.tensor([[0.0, 0, 100, 1]]), torch.ones(1), torch.ones(1, dtype=torch.int64))
-    image = torch.zeros(3, 1, 100)  # of 4 x 1000: a tenth would be 0.4 pixels high
-    assert in_original_pixels(found, image, (4, 1000)).boxes.tolist() == [[0, 0, 1000, 4]]
+    picture = scale_to_views(torch.zeros(3, 4, 1000, dtype=torch.uint8), 0, CornerEnsemble.views)
+    assert picture.images[20, 30].shape == (3, 1, 30)  # 0.12 pixels high by the scale alone
+    assert detect_in_picture(CornerEnsemble(), picture).boxes.tolist() == [[0, 0, pytest.approx(1000), 4]]

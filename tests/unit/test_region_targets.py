@@ -60,7 +60,9 @@ def test_losses_and_gradients_equal_a_plain_implementation(
     assume(fitting(regions, objects) and sum(label > 0 for label in labels) <= 16)
     ours = HEADS[low]
     ours.zero_grad()
-    classification, box = ours.loss(FEATURES, [torch.tensor(proposals).float()], [target(objects)], [seed])
+    classification, box = ours.loss(
+        FEATURES, [(SIDE, SIDE)], [torch.tensor(proposals).float()], [target(objects)], [seed]
+    )
     (classification + box).backward()
 
     count = max(1, sum(label >= 0 for label in labels))
