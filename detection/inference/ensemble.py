@@ -107,12 +107,13 @@ class _Picture:
         self.ratio = self.features.new_tensor([width, height, width, height], dtype=torch.float32)
         self.regions: Regions = OnOneMap(detector.roi_heads, self.features, self.size)
         if options.scales:
-            trained = self.features, self.size
+            here = self.features, self.size
             levels = [
-                trained if view == member.trained_view else (detector.features([images[view]]), _size(images[view]))
+                here if view == member.trained_view else (detector.features([images[view]]), _size(images[view]))
                 for view in map(member.view, options.scales)
             ]
-            self.regions = OnPyramid(detector.roi_heads, trained, levels, options.region_side, options.merge)
+            context = detector.roi_heads.context(self.features, [self.size])
+            self.regions = OnPyramid(detector.roi_heads, self.size, context, levels, options.region_side, options.merge)
 
     def propose(self) -> Tensor:
         """The member's own proposals (P, 4), best first."""

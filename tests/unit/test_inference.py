@@ -371,7 +371,7 @@ def test_regions_without_area_are_scored_on_the_largest_scales() -> None:
     detector = make()
     features = detector.features([seen(picture(), 48)])
     pyramid = OnPyramid(
-        detector.roi_heads, (features, (48, 64)), [(features, (48, 64)), (features, (48, 64))], 20, "features"
+        detector.roi_heads, (48, 64), None, [(features, (48, 64)), (features, (48, 64))], 20, "features"
     )
     with torch.no_grad():
         scores, boxes = pyramid.score(torch.tensor([[5.0, 5, 5, 5]]).double())
