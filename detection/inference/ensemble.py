@@ -104,7 +104,8 @@ class _Picture:
         self.size = _size(images[member.trained_view])
         self.features = detector.features([images[member.trained_view]])
         width, height = self.size[1] / reference[1], self.size[0] / reference[0]
-        self.ratio = self.features.new_tensor([width, height, width, height], dtype=torch.float32)
+        exact = torch.promote_types(self.features.dtype, torch.float32)
+        self.ratio = self.features.new_tensor([width, height, width, height], dtype=exact)
         self.regions: Regions = OnOneMap(detector.roi_heads, self.features, self.size)
         if options.scales:
             here = self.features, self.size
