@@ -104,15 +104,17 @@ class _Picture:
         self.size = _size(images[member.trained_view])
         self.features = detector.features([images[member.trained_view]])
         width, height = self.size[1] / reference[1], self.size[0] / reference[0]
-        self.ratio = self.features.new_tensor([width, height, width, height], dtype=torch.float32)
+        exact = torch.promote_types(self.features.dtype, torch.float32)
+        self.ratio = self.features.new_tensor([width, height, width, height], dtype=exact)
         self.regions: Regions = OnOneMap(detector.roi_heads, self.features, self.size)
         if options.scales:
-            trained = self.features, self.size
+            here = self.features, self.size
             levels = [
-                trained if view == member.trained_view else (detector.features([images[view]]), _size(images[view]))
+                here if view == member.trained_view else (detector.features([images[view]]), _size(images[view]))
                 for view in map(member.view, options.scales)
             ]
-            self.regions = OnPyramid(detector.roi_heads, trained, levels, options.region_side, options.merge)
+            context = detector.roi_heads.context(self.features, [self.size])
+            self.regions = OnPyramid(detector.roi_heads, self.size, context, levels, options.region_side, options.merge)
 
     def propose(self) -> Tensor:
         """The member's own proposals (P, 4), best first."""

@@ -49,18 +49,20 @@ class OnOneMap:
 class OnPyramid:
     """A picture at several scales; each region is looked at on two of them (Appendix B, multi-scale testing).
 
-    The maps are made once, and kept as long as the picture is looked at. The context is that of the trained size.
+    The maps are made once, and kept as long as the picture is looked at.
 
     Args:
         heads: of the detector.
-        trained: its map (1, C, H, W) at the trained size, and that size.
-        levels: the maps of all scales, smallest first, and the sizes.
+        size: of the picture at the trained size.
+        context: (1, D), that of the trained size, where the detector has one.
+        levels: of all scales, smallest first, the map (1, C, H, W) and the picture's size.
         region_side: how large regions should look, see `InferenceOptions`.
         merge: where the two scales become one.
     """
 
     heads: RoIHeads
-    trained: tuple[Tensor, Size]
+    size: Size
+    context: Tensor | None
     levels: Sequence[tuple[Tensor, Size]]
     region_side: float
     merge: Merge
@@ -104,13 +106,13 @@ class OnPyramid:
 
     def _described(self, features: Tensor) -> Tensor:
         """Regions with the context, where the detector has one."""
-        map_, size = self.trained
-        context = self.heads.context(map_, [size])
-        return features if context is None else torch.cat([features, context.expand(len(features), -1)], dim=1)
+        if self.context is None:
+            return features
+        return torch.cat([features, self.context.expand(len(features), -1)], dim=1)
 
     def _on_each_scale(self, rois: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The map of each scale, which regions are looked at on it, and these in its pixels."""
-        height, width = self.trained[1]
+        height, width = self.size
         factors = [math.sqrt((h / height) * (w / width)) for _, (h, w) in self.levels]
         chosen = adjacent_scales(rois, factors, self.region_side)
         for i, (features, (h, w)) in enumerate(self.levels):
