@@ -153,7 +153,8 @@ def _publish(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], fold
     write_json(folder / FILE, record | {"hardware": describe_hardware(), "metric": config.metric, "rows": rows})
     files = {row.name: str(_files_folder(config, row)) for row in config.rows if _is_for_the_server(measured, row)}
     tables = [main_table(config, measured)]
-    tables += [t for f in families(config.metric) if f != "coco" and (t := class_table(config, measured, f))]
+    of_voc = [family for family in families(config.metric) if family in ("voc07", "voc12")]
+    tables += [table for family in of_voc if (table := class_table(config, measured, family))]
     text = "\n\n".join([*tables, *notes(config, measured, files)])
     page = f"# {printable(config.title)}\n\n{text}\n"
     try:

@@ -73,10 +73,11 @@ def class_table(config: ComparisonConfig, measured: Measured, family: str) -> st
 
 
 def notes(config: ComparisonConfig, measured: Measured, files: Mapping[str, str]) -> list[str]:
-    """How numbers were taken, which rows are missing and what trains their models, and where files for a server are.
+    """How numbers were taken, which rows are missing and what trains their models, and where detections are that could
+    not be scored.
 
     Args:
-        files: folders of files for the official server, by row.
+        files: folders of detections in a test set whose objects are not published, by row.
     """
     lines = []
     some = next(iter(measured.values()), None)
@@ -91,9 +92,7 @@ def notes(config: ComparisonConfig, measured: Measured, files: Mapping[str, str]
         )
     for row in config.rows:
         if row.name in files:
-            lines.append(
-                f"'{printable(row.name)}': no objects are published; files for the server in {files[row.name]}"
-            )
+            lines.append(f"'{printable(row.name)}': not scored here; its detections: {files[row.name]}")
     missing = dict.fromkeys(key for row in config.rows if row.name not in measured for key in row.models)
     for key in missing:
         if key not in config.models:

@@ -38,6 +38,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
+def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at none: drawing one takes a second."""
+    monkeypatch.setattr(command, "draw_comparison", lambda *_: None)
+
+
+@pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_config(tmp_path / "config.yaml")
 
@@ -122,6 +128,7 @@ def test_what_it_leaves_and_prints(compared: Path) -> None:
     assert "is missing" not in text
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_a_stopped_comparison_goes_on_where_it_was(
     config: Path, models: dict[str, str], compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +159,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(
     assert len(done) == 9
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_rows_whose_models_are_missing_say_what_trains_them(
     config: Path, models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -217,6 +225,7 @@ def test_bad_configs_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_rows_of_something_else_are_not_taken_for_these(
     models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -272,7 +281,7 @@ def test_a_test_set_whose_objects_are_not_published_gives_files_for_its_server(
     assert (tmp_path / "out/1_baseline/comp4_det_test_circle.txt").exists()
     assert not (tmp_path / "out/comparison.png").exists()
     printed = capsys.readouterr().out
-    assert f"files for the server in {tmp_path}/out/1_baseline" in printed
+    assert f"'baseline': not scored here; its detections: {tmp_path}/out/1_baseline" in printed
     assert "| baseline |           - |" in printed
 
 
