@@ -148,6 +148,16 @@ def test_the_four_steps_start_from_the_detector_too(old: Path, data: list[str], 
         assert torch.equal(before[background][0], after[background][0])
 
 
+def test_a_detector_with_context_keeps_the_rows_of_both_halves(old: Path, data: list[str], tmp_path: Path) -> None:
+    """Appendix B: the last layers see twice as many features, of the region and of the picture."""
+    classifier, context = old.parent / "resnet18.safetensors", ("--roi.context", "true")
+    train(tmp_path / "old", classifier, *write_data(tmp_path, OLD), *context, "--train.steps", "2")
+    finetune(tmp_path / "run", tmp_path / "old", *data, *context, *SAME)
+    before, after = (load_weights(tmp_path / name)[0]["roi_heads.classification.weight"] for name in ("old", "run"))
+    assert before.shape == after.shape == (7, 64)
+    assert torch.equal(after[[0, 1, 3, 5, 6]], before[[0, 1, 3, 2, 5]])  # background, bird, person, sofa, tvmonitor
+
+
 def test_classes_of_which_none_is_known(old: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = write_data(tmp_path / "data", ["a", "b", "c", "d", "e", "f"])
     finetune(tmp_path / "run", old, *data, *SAME)
