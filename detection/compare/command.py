@@ -113,7 +113,7 @@ def _measure(
         results = evaluate_detections(dataset.annotations, found, families(config.metric))
     elif world.is_main:
         _write_files(config, _files_folder(config, row), dataset, found)
-    return MeasuredRow(row.name, measured_with, results, len(dataset), cost.seconds, cost.memory)
+    return MeasuredRow(row.name, measured_with, results, len(dataset), cost.seconds, cost.cpu_seconds, cost.memory)
 
 
 def _write_files(

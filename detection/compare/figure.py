@@ -23,14 +23,17 @@ def draw_comparison(config: ComparisonConfig, measured: Measured) -> Figure | No
     columns = [column for column in config.metric if any(row.number(column) is not None for row in rows)]
     if not columns:
         return None
+    seconds = (
+        "seconds a picture" if all(row.cpu_seconds_per_picture is None for row in rows) else "CPU seconds a picture"
+    )
     with_memory = any(row.peak_memory for row in rows)
     figure = new_figure(10.5 if with_memory else 6, 2.7 * len(columns) + 0.14 * len(rows) + 0.6)
     grid = figure.subplots(len(columns), 2 if with_memory else 1, squeeze=False)
     for line, column in zip(grid, columns, strict=True):
-        costs = [[row.seconds_per_picture for row in rows]]
+        costs = [[row.time for row in rows]]
         if with_memory:
             costs.append([(row.peak_memory or 0) / MEGA for row in rows])
-        for axes, cost, label in zip(line, costs, ("seconds a picture", "memory at the peak (MB)"), strict=False):
+        for axes, cost, label in zip(line, costs, (seconds, "memory at the peak (MB)"), strict=False):
             _draw(axes, config, rows, cost, column)
             axes.set_xlabel(label)
         line[0].set_ylabel(f"{title(column)} (%)")

@@ -29,7 +29,7 @@ class MeasuredRow:
         measured_with: all that its numbers depend on: digests of the weights, options, test set, machine.
         results: as those of a run; None where the objects of the test set are not published.
         pictures: how many were looked at.
-        seconds_per_picture, peak_memory: see `Cost`.
+        seconds_per_picture, cpu_seconds_per_picture, peak_memory: see `Cost`.
     """
 
     name: str
@@ -37,7 +37,14 @@ class MeasuredRow:
     results: dict[str, Any] | None
     pictures: int
     seconds_per_picture: float
+    cpu_seconds_per_picture: float | None
     peak_memory: int | None
+
+    @property
+    def time(self) -> float:
+        """Seconds by which rows are compared: on a CPU those of its cores."""
+        cpu = self.cpu_seconds_per_picture
+        return self.seconds_per_picture if cpu is None else cpu
 
     def number(self, column: str) -> float | None:
         """The number of a column; None where there is none."""
@@ -118,6 +125,7 @@ def _row(values: dict[str, Any]) -> MeasuredRow:
         "results": dict | None,
         "pictures": int,
         "seconds_per_picture": float | int,
+        "cpu_seconds_per_picture": float | int | None,
         "peak_memory": int | None,
     }
     for name, kind in kinds.items():

@@ -32,13 +32,14 @@ def gain(config: ComparisonConfig, row: RowConfig, measured: Measured, column: s
 
 
 def main_table(config: ComparisonConfig, measured: Measured) -> str:
-    """A line for each row: of every column the number, the gain, the paper's number; seconds and memory, beside each
-    how many times those of the first row that was measured."""
+    """A line for each row: of every column the number, the gain, the paper's number; seconds (on a CPU its cores' too,
+    which are compared) and memory, beside each how many times those of the first row that was measured."""
     shown = [column for column in config.metric if any(column in row.paper for row in config.rows)]
     header = ["row"]
     for column in config.metric:
         header += [f"{title(column)} %", "gain", *(["paper"] if column in shown else [])]
-    cells = [[*header, "s / picture", "times", "peak MB", "times"]]
+    on_cpu = any(row.cpu_seconds_per_picture is not None for row in measured.values())
+    cells = [[*header, "s / picture", *(["CPU s"] if on_cpu else []), "times", "peak MB", "times"]]
     first = next((measured[row.name] for row in config.rows if row.name in measured), None)
     for row in config.rows:
         now = measured.get(row.name)
@@ -46,18 +47,22 @@ def main_table(config: ComparisonConfig, measured: Measured) -> str:
         for column in config.metric:
             line += [_number(now.number(column) if now else None), _number(gain(config, row, measured, column), "+.1f")]
             line += [_number(row.paper.get(column))] if column in shown else []
-        cells.append(line + _costs(now, first))
+        cells.append(line + _costs(now, first, on_cpu))
     return format_table(cells, texts=1)
 
 
-def _costs(row: MeasuredRow | None, first: MeasuredRow | None) -> list[str]:
+def _costs(row: MeasuredRow | None, first: MeasuredRow | None, on_cpu: bool) -> list[str]:
     if row is None or first is None:
-        return ["-"] * 4
+        return ["-"] * (5 if on_cpu else 4)
     memory, least = row.peak_memory, first.peak_memory
-    times = row.seconds_per_picture / max(first.seconds_per_picture, 1e-9)
+    times = row.time / max(first.time, 1e-9)
     more = memory / least if memory is not None and least else None
     megabytes = None if memory is None else memory / MEGA
-    return [f"{row.seconds_per_picture:.3g}", f"{times:.1f}", _number(megabytes, ",.0f"), _number(more)]
+    seconds = [
+        _number(row.seconds_per_picture, ".3g"),
+        *([_number(row.cpu_seconds_per_picture, ".3g")] if on_cpu else []),
+    ]
+    return [*seconds, f"{times:.1f}", _number(megabytes, ",.0f"), _number(more)]
 
 
 def class_table(config: ComparisonConfig, measured: Measured, family: str) -> str | None:
@@ -87,8 +92,9 @@ def notes(config: ComparisonConfig, measured: Measured, files: Mapping[str, str]
             f"{some.pictures:,} pictures of {config.data.test_split}; {where.get('device')}, {where.get('precision')}. "
             "Gains are over the row before"
             + "".join(f"; of '{printable(r.name)}' over '{printable(r.over)}'" for r in config.rows if r.over)
-            + ". Seconds: the median over pictures, without loading and resizing. Memory: weights, and what is needed "
-            "beside them at the peak."
+            + ". Seconds: the median over pictures, without loading and resizing"
+            + ("" if some.cpu_seconds_per_picture is None else "; CPU s: those in which a core was at work for it")
+            + ". Memory: weights, and what is needed beside them at the peak."
         )
     for row in config.rows:
         if row.name in files:

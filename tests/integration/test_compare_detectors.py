@@ -100,6 +100,9 @@ def test_costs_are_measured(models: dict[str, str], compared: Path) -> None:
     for row in rows.values():
         assert row["pictures"] == 5
         assert 0 < row["seconds_per_picture"] < 10
+        assert (
+            0 < row["cpu_seconds_per_picture"] < 1.5 * row["seconds_per_picture"]
+        )  # one thread, beside a watching one
         assert row["peak_memory"] > 0.9 * weights * len(row["models"])
 
 
@@ -108,8 +111,8 @@ def test_what_it_leaves_and_prints(compared: Path) -> None:
     assert (compared / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     text = (compared / "table.md").read_text()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    header = ["row", "COCO AP50 %", "gain", "paper", "VOC07 mAP %", "gain", "s / picture", "times", "peak MB", "times"]
-    assert lines[0] == header
+    columns = ["row", "COCO AP50 %", "gain", "paper", "VOC07 mAP %", "gain"]
+    assert lines[0] == [*columns, "s / picture", "CPU s", "times", "peak MB", "times"]
     baseline, refined = lines[2:4]
     first, second = (row["results"] for row in list(rows_of(compared).values())[:2])
     assert baseline[:6] == [
