@@ -11,7 +11,14 @@ import numpy as np
 from backbones.data.pictures import ENDINGS
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
-from detection.data.ilsvrc import XmlEntry, XmlObjects, ilsvrc_folder, read_image_list, read_xml_objects
+from detection.data.ilsvrc import (
+    XmlEntry,
+    XmlObjects,
+    ilsvrc_folder,
+    newest_devkit_file,
+    read_image_list,
+    read_xml_objects,
+)
 from detection.data.pictures import PictureFiles
 from detection.data.voc import read_lines
 
@@ -104,12 +111,12 @@ def cls_loc_folders(root: Path, split: str) -> ClsLocFolders:
         if not each.is_dir():
             raise DataError(f"{each}: no such folder (the {'pictures' if each is pictures else 'boxes'} of '{split}')")
     image_list = lists / f"{'train_loc' if split == 'train' else split}.txt"
-    blacklists = sorted((folder / "devkit/data").glob("ILSVRC*_clsloc_validation_blacklist.txt"))
+    blacklist = newest_devkit_file(folder, "ILSVRC*_clsloc_validation_blacklist.txt")
     return ClsLocFolders(
         pictures,
         annotations,
         image_list if split != kind or image_list.exists() else None,
-        blacklists[-1] if blacklists and kind == "val" else None,
+        blacklist if kind == "val" else None,
     )
 
 

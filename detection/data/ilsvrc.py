@@ -160,3 +160,8 @@ def read_image_list(path: Path) -> list[tuple[str, str]]:
     if not listed:
         raise DataError(f"{path}: lists no pictures")
     return listed
+
+
+def newest_devkit_file(folder: Path, pattern: str) -> Path | None:
+    """A file of the development kit of an ILSVRC folder, of the latest year; None if there is none."""
+    return max((folder / "devkit/data").glob(pattern), default=None)
