@@ -69,6 +69,16 @@ def test_an_object_that_is_found_leaves_the_next_best_one():
     assert results["voc12"]["per_class"]["a"] == 50
 
 
+def test_a_detection_takes_the_object_that_it_overlaps_most_and_the_first_among_equals():
+    upper, lower, rest = [0, 0, 40, 40], [0, 10, 40, 50], [0, 14, 40, 60]  # what is left over finds the lower one alone
+    objects = [(0, 1, upper, False), (0, 1, lower, False)]
+    assert ap(objects, [(0, 1, [0, 0, 40, 42], 0.9), (0, 1, rest, 0.8)]) == 100
+    assert ap(objects[::-1], [(0, 1, [0, 0, 40, 42], 0.9), (0, 1, rest, 0.8)]) == 100
+    between = [(0, 1, [0, 5, 40, 45], 0.9), (0, 1, rest, 0.8)]
+    assert ap(objects, between) == 100
+    assert ap(objects[::-1], between) == 50
+
+
 def test_a_second_detection_of_an_object_is_wrong():
     objects = [(0, 1, [0, 0, 40, 40], False), (1, 1, [0, 0, 40, 40], False)]
     found = [(0, 1, [0, 0, 40, 40], 0.9), (0, 1, [0, 0, 40, 40], 0.8), (1, 1, [0, 0, 40, 40], 0.7)]
