@@ -36,7 +36,8 @@ class DetectionData:
     """Pictures with boxes, and their size.
 
     Args:
-        name: voc (a VOCdevkit or year folder), coco (`<root>/<split>/`, `<root>/annotations/`) or the built-in shapes.
+        name: voc (a VOCdevkit or year folder), coco (`<root>/<split>/`, `<root>/annotations/`), det (ILSVRC's Data/DET,
+            Annotations/DET, ImageSets/DET) or the built-in shapes.
         root: the folder of the data; shapes need none.
         train_split: trained on; several are joined by a plus: VOC2007/trainval+VOC2012/trainval.
         test_split: tested on; null: not tested (the objects of some test sets are not published).
@@ -50,7 +51,7 @@ class DetectionData:
         test_size: how many test pictures they draw.
     """
 
-    name: Literal["voc", "coco", "shapes"] = "voc"
+    name: Literal["voc", "coco", "det", "shapes"] = "voc"
     root: str | None = None
     train_split: str = "trainval"
     test_split: str | None = "test"

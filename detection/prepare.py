@@ -7,8 +7,10 @@ from typing import Any
 from backbones import prepare
 from backbones.cli import run_commands
 from backbones.errors import ConfigError
+from backbones.markdown import format_table
 from detection.data.coco import PICTURE_FOLDERS
 from detection.data.preparing.coco import prepare_coco, summarise_coco
+from detection.data.preparing.pasted import PastedSet, make_pasted
 from detection.data.preparing.summary import describe_contents
 from detection.data.preparing.voc import prepare_voc, summarise_voc
 from detection.data.voc import UNIONS
@@ -74,13 +76,48 @@ def coco(
         print(f"Next: python tools/check_data.py --name coco --root {output} --splits {' '.join(names)}")
 
 
+def pasted(
+    pictures: str,
+    output: str,
+    backgrounds: str | None = None,
+    count: int | None = None,
+    width: int = 192,
+    height: int = 160,
+    seed: int = 0,
+) -> None:
+    """Makes a small set for localisation, in ILSVRC's CLS-LOC layout, of a set in class folders.
+
+    Each picture is resized to a random size and aspect ratio and pasted at a random place of a background; its box is
+    where it was pasted. A box of the whole picture is mostly wrong, and no object is tiny. Writes
+    <output>/{Data,Annotations,ImageSets}/CLS-LOC with official file names. Example: python tools/prepare_data.py pasted
+    --pictures imagenette --backgrounds coco/train2017 --output pasted
+
+    Args:
+        pictures: the folder of the class folders, <pictures>/{train,val}/<class>/*; classes are best WordNet ids.
+        output: the folder to make; it must not be there.
+        backgrounds: a folder of pictures, each fifth for val, the others for train; null takes other pictures of the
+            split, blurred.
+        count: how many pictures of each split to take at most, drawn of all; null takes all.
+        width: of the pictures that are made, in pixels.
+        height: likewise.
+        seed: of all random choices: the same seed makes the same set.
+    """
+    options = PastedSet(width, height, count, seed)
+    splits = make_pasted(Path(pictures), Path(backgrounds) if backgrounds is not None else None, Path(output), options)
+    rows = [["split", "pictures", "classes", "mean share of an object", "whole picture has IoU 0.5"]]
+    for split in splits:
+        numbers = [f"{split.pictures:,}", f"{split.classes:,}", f"{split.share:.1%}", f"{split.whole_is_right:.1%}"]
+        rows.append([split.name, *numbers])
+    print(f"{output}\n{format_table(rows, texts=1, bars=False)}")
+
+
 def _check_distinct(paths: Sequence[Path]) -> None:
     for place, path in enumerate(paths):
         if path in paths[:place]:
             raise ConfigError(f"archives: {path} is named twice")
 
 
-COMMANDS: dict[str, Callable[..., Any]] = prepare.COMMANDS | {"voc": voc, "coco": coco}
+COMMANDS: dict[str, Callable[..., Any]] = prepare.COMMANDS | {"voc": voc, "coco": coco, "pasted": pasted}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

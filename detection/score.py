@@ -29,7 +29,8 @@ def score(
     Args:
         annotations: COCO annotation file (JSON), or VOC year folder.
         detections: COCO results file (JSON), folder of VOC results files, or folder that evaluate_detector wrote.
-        metric: COCO's twelve numbers (coco), VOC's AP as the mean over 11 recalls (voc07) or as an area (voc12).
+        metric: COCO's twelve numbers (coco), VOC's AP as the mean over 11 recalls (voc07) or as an area (voc12),
+            ILSVRC DET's AP (det; its thresholds of IoU are lower for small objects).
         output: where to write the numbers, as JSON.
         split: the split of a VOC year folder.
         overwrite: replace the file `output`.

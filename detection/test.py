@@ -14,6 +14,7 @@ from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
 from detection.data.coco import annotation_files
+from detection.data.ilsvrc import ilsvrc_folder
 from detection.data.readers import for_testing, read_split
 from detection.data.voc import voc_lists
 from detection.evaluate.arrays import DetectionTable
@@ -58,7 +59,7 @@ def evaluate_detector(
         data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
         inference: box refinement and voting, the image pyramid.
         output: a folder for the results; without it they are only printed.
-        metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve).
+        metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve), det (ILSVRC's).
         device: auto takes a GPU where there is one.
         precision: fp32 or bf16.
         workers: data-loading processes.
@@ -126,6 +127,7 @@ def _say_where_to_score(data: DetectionData) -> str:
     servers = {
         "voc": "pack the comp4_det files for http://host.robots.ox.ac.uk:8080, as it says there",
         "coco": "name and pack detections.json as https://cocodataset.org/#upload says",
+        "det": "ILSVRC's server takes lines of picture, class number, score and corners: detections.json has them all",
     }
     return (
         f"{_annotations_of(data)}: no annotations of {data.test_split}, so nothing is scored here; "
@@ -138,6 +140,8 @@ def _annotations_of(data: DetectionData) -> Path:
     root, split = Path(data.root or ""), data.test_split or ""
     if data.name == "voc":
         return voc_lists(root, split)[0][0] / "Annotations"
+    if data.name == "det":
+        return (ilsvrc_folder(root, "DET") or root) / "Annotations/DET"
     annotated, pictures_alone = annotation_files(root, split.split("+")[0].strip())
     return annotated if annotated.exists() or not pictures_alone.exists() else pictures_alone
 

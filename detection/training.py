@@ -19,7 +19,7 @@ from detection.data.annotations import DetectionDataset
 from detection.data.proposals import StoredProposals
 from detection.data.readers import fingerprint
 from detection.data.samples import make_sample
-from detection.evaluate.evaluate import evaluate_detections, format_results
+from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.inference.detect import detect_in_dataset
 from detection.inference.ensemble import Ensemble, Member
 from detection.inference.viewing import Viewing
@@ -166,13 +166,16 @@ def score_on_test_set(
         workers=config.train.workers,
         proposals=proposals,
     )
-    return evaluate_detections(task.test_set.annotations, detections, ["coco", "voc07", "voc12"])
+    metrics: list[Metric] = ["coco", "voc07", "voc12"]
+    if config.data.name == "det":
+        metrics.append("det")
+    return evaluate_detections(task.test_set.annotations, detections, metrics)
 
 
 def curve_values(results: dict[str, Any]) -> dict[str, float]:
     """The numbers among the results that are worth a curve."""
     values = {**results.get("coco", {}), **results.get("proposals", {})}
-    values |= {f"{metric}_mAP": results[metric]["mAP"] for metric in ("voc07", "voc12") if metric in results}
+    values |= {f"{metric}_mAP": results[metric]["mAP"] for metric in ("voc07", "voc12", "det") if metric in results}
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 

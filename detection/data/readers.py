@@ -1,7 +1,7 @@
 """A detection data set by the name of its layout."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy as np
 from backbones.errors import ConfigError, DataError
 from detection.data.annotations import BadBoxes, DetectionDataset
 from detection.data.coco import read_coco_split
+from detection.data.det import read_det
 from detection.data.shapes import shapes_for_detection
 from detection.data.voc import read_voc
 
 
 def read_split(
-    name: Literal["voc", "coco", "shapes"],
+    name: Literal["voc", "coco", "det", "shapes"],
     root: str | None,
     split: str,
     class_names: Sequence[str] | None,
@@ -43,8 +44,8 @@ def read_split(
         return dataset
     if not root:
         raise ConfigError(f"data.root is missing: name the folder of the {name} data")
-    read = read_voc if name == "voc" else read_coco_split
-    dataset = read(root, split, class_names, bad_boxes, need_annotations=need_annotations)
+    readers: dict[str, Callable[..., DetectionDataset]] = {"voc": read_voc, "coco": read_coco_split, "det": read_det}
+    dataset = readers[name](root, split, class_names, bad_boxes, need_annotations=need_annotations)
     if not len(dataset):
         raise DataError(f"{root}: split '{split}' holds no pictures")
     return dataset

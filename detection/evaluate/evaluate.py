@@ -7,10 +7,11 @@ from backbones.data.findings import printable
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS, coco_metrics
+from detection.evaluate.det import det_metrics
 from detection.evaluate.voc import voc_metrics
 from detection.structures import Detections
 
-Metric = Literal["coco", "voc07", "voc12"]
+Metric = Literal["coco", "voc07", "voc12", "det"]
 
 
 def evaluate_detections(
@@ -21,7 +22,8 @@ def evaluate_detections(
     Args:
         annotations: the objects of N pictures.
         detections: N, in the order of `annotations`, each best score first; or a table.
-        metrics: "coco" gives COCO's twelve numbers and six a class, "voc07" and "voc12" give {"mAP", "per_class"}.
+        metrics: "coco" gives COCO's twelve numbers and six a class, "voc07", "voc12" and "det" (ILSVRC's)
+            give {"mAP", "per_class"}.
     """
     results: dict[str, dict[str, Any]] = {}
     if "coco" in metrics:
@@ -30,6 +32,8 @@ def evaluate_detections(
         results["voc07"] = voc_metrics(annotations, detections, "voc07")
     if "voc12" in metrics:
         results["voc12"] = voc_metrics(annotations, detections, "voc12")
+    if "det" in metrics:
+        results["det"] = det_metrics(annotations, detections)
     return results
 
 
@@ -51,7 +55,7 @@ def _class_table(results: dict[str, dict[str, Any]]) -> list[str]:
         for name in PER_CLASS_METRICS:
             means[name] = results["coco"][name]
             columns[name] = {label: values[name] for label, values in results["coco"]["per_class"].items()}
-    for name in ("voc07", "voc12"):
+    for name in ("voc07", "voc12", "det"):
         if name in results:
             means[name], columns[name] = results[name]["mAP"], results[name]["per_class"]
     first = next(iter(columns.values()), {})

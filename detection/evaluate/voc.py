@@ -43,7 +43,7 @@ def voc_metrics(
         rows = np.flatnonzero(table.labels == label)
         rows = rows[np.argsort(-table.scores[rows], kind="stable")]
         outcome = _match(annotations, label, table.where(rows), iou_threshold)
-        per_class[name] = 100 * average(*_precision_recall(outcome, count)) if count else None
+        per_class[name] = 100 * average(*precision_recall(outcome, count)) if count else None
     known = [ap for ap in per_class.values() if ap is not None]
     return {"mAP": float(np.mean(known)) if known else None, "per_class": per_class}
 
@@ -66,7 +66,7 @@ def _match(annotations: Annotations, label: int, found: DetectionTable, iou_thre
     return outcome
 
 
-def _precision_recall(outcome: Indices, count: int) -> tuple[Floats, Floats]:
+def precision_recall(outcome: Indices, count: int) -> tuple[Floats, Floats]:
     """Precision and recall after each detection, for a class of `count` objects."""
     right, wrong = np.cumsum(outcome == FOUND), np.cumsum(outcome == MISSED)
     return right / np.maximum(right + wrong, 1), right / count
