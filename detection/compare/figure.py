@@ -1,6 +1,7 @@
 """A comparison as a figure: what is reached, against what it costs."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,7 +9,6 @@ from matplotlib.figure import Figure
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
 from backbones.data.findings import printable
 from detection.compare.config import ComparisonConfig
-from detection.compare.record import MeasuredRow
 from detection.compare.table import MEGA, Measured, base_of, title
 
 _MARKERS = "osD^v<>P"
@@ -23,44 +23,37 @@ def draw_comparison(config: ComparisonConfig, measured: Measured) -> Figure | No
     columns = [column for column in config.metric if any(row.number(column) is not None for row in rows)]
     if not columns:
         return None
-    seconds = (
-        "seconds a picture" if all(row.cpu_seconds_per_picture is None for row in rows) else "CPU seconds a picture"
-    )
-    with_memory = any(row.peak_memory for row in rows)
-    figure = new_figure(10.5 if with_memory else 6, 2.7 * len(columns) + 0.14 * len(rows) + 0.6)
-    grid = figure.subplots(len(columns), 2 if with_memory else 1, squeeze=False)
+    on_cpu = any(row.cpu_seconds_per_picture is not None for row in rows)
+    costs = {f"{'CPU ' if on_cpu else ''}seconds a picture": {row.name: row.time for row in rows}}
+    if any(row.peak_memory for row in rows):
+        costs["memory at the peak (MB)"] = {row.name: (row.peak_memory or 0) / MEGA for row in rows}
+    figure = new_figure(5.2 * len(costs), 2.7 * len(columns) + 0.14 * len(rows) + 0.6)
+    grid = figure.subplots(len(columns), len(costs), squeeze=False)
     for line, column in zip(grid, columns, strict=True):
-        costs = [[row.time for row in rows]]
-        if with_memory:
-            costs.append([(row.peak_memory or 0) / MEGA for row in rows])
-        for axes, cost, label in zip(line, costs, (seconds, "memory at the peak (MB)"), strict=False):
-            _draw(axes, config, rows, cost, column)
+        numbers = {row.name: value for row in rows if (value := row.number(column)) is not None}
+        for axes, (label, cost) in zip(line, costs.items(), strict=True):
+            _draw(axes, config, {name: (cost[name], value) for name, value in numbers.items()})
             axes.set_xlabel(label)
         line[0].set_ylabel(f"{title(column)} (%)")
+        for name, value in numbers.items():
+            place = (next(iter(costs.values()))[name], value)
+            line[0].annotate(f"{value:.1f}", place, (0, 7), textcoords="offset points", ha="center", fontsize="small")
     figure.suptitle(literal(printable(config.title)), fontsize="medium")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return figure
 
 
-def _draw(
-    axes: Axes, config: ComparisonConfig, rows: Sequence[MeasuredRow], costs: Sequence[float], column: str
-) -> None:
-    points = {row.name: (cost, row.number(column)) for row, cost in zip(rows, costs, strict=True)}
+def _draw(axes: Axes, config: ComparisonConfig, points: Mapping[str, tuple[float, float]]) -> None:
+    """Rows as points (cost, number)."""
     for row in config.rows:
-        ends = [points.get(row.name), points.get(base_of(config, row) or "")]
-        if all(end is not None and end[1] is not None for end in ends):
-            axes.plot(*zip(*[end for end in ends if end], strict=True), color="0.8", linewidth=1.2, zorder=1)
-    for number, (name, (cost, value)) in enumerate(points.items()):
-        marker, colour = _MARKERS[number % len(_MARKERS)], COLOURS[number % len(COLOURS)]
-        heights = [] if value is None else [value]
-        places = [] if value is None else [cost]
-        axes.scatter(places, heights, s=44, marker=marker, color=colour, label=literal(printable(name)), zorder=2)
-        if value is not None:
-            axes.annotate(
-                f"{value:.1f}", (cost, value), (0, 7), textcoords="offset points", ha="center", fontsize="small"
-            )
-    axes.set_xlim(0, 1.12 * max(costs))
+        base = base_of(config, row)
+        if row.name in points and base in points:
+            axes.plot(*zip(points[row.name], points[str(base)], strict=True), color="0.8", linewidth=1.2, zorder=1)
+    looks = zip(itertools.cycle(_MARKERS), itertools.cycle(COLOURS), strict=False)
+    for (name, (cost, value)), (marker, colour) in zip(points.items(), looks, strict=False):
+        axes.scatter(cost, value, s=44, marker=marker, color=colour, label=literal(printable(name)), zorder=2)
+    axes.set_xlim(0, 1.12 * max(cost for cost, _ in points.values()))
     axes.margins(y=0.2)
     low, high = axes.get_ylim()
     spare = max(0.0, LEAST_RANGE - (high - low)) / 2
