@@ -1,6 +1,6 @@
 """What training a classifier and training a detector have in common: from a built model to a finished run folder."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def fit(
     name_sample: Callable[[int], str],
     watch: str = "loss",
     official_data: bool | None = None,
+    facts: Mapping[str, Any] | None = None,
     groups: LikeShapes | None = None,
     finish: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
@@ -78,6 +79,7 @@ def fit(
         name_sample: what to call a training sample in messages.
         watch: which of the numbers of `compute_loss` a plateau or a warm-up of the schedule watches.
         official_data: whether the data are a published set's own files; None where that is not known.
+        facts: what else the run's record says, and must say again when the run is resumed.
         groups: samples that stand together in the order of training.
         finish: called when the last step is done, before the weights are saved.
 
@@ -95,6 +97,7 @@ def fit(
         official_data=official_data,
         processes=world.size,
         threads=torch.get_num_threads(),
+        **(facts or {}),
     )
     with run_folder if world.is_main else nullcontext() as run:
         wait_for_all()

@@ -1,6 +1,6 @@
 """The 4-step alternating training of Faster R-CNN (its section 3.2), by which the paper's detectors were trained.
 
-1. The RPN, and with it the shared layers, from the classifier.
+1. The RPN, and with it the shared layers, from the classifier (in fine-tuning: from the detector).
 2. Fast R-CNN on the proposals of step 1, from the classifier again: the two networks share nothing yet.
 3. An RPN on the shared layers of step 2, which are fixed from now on.
 4. What Fast R-CNN runs on regions, from step 2, on the proposals of step 3. Together with step 3 this is the detector.
@@ -44,7 +44,7 @@ class Stage:
         name: of its folder.
         part: what is trained.
         title: what this is, in words.
-        start: the step whose weights it starts from; None: the classifier's, and new ones.
+        start: the step whose weights it starts from; None: what the run starts from.
         proposals: the step whose RPN it is trained, and tested, on.
         fixed: whether the shared layers are fixed.
     """
@@ -58,8 +58,8 @@ class Stage:
 
 
 STAGES = (
-    Stage("1_rpn", "rpn", "RPN, from the classifier"),
-    Stage("2_fast_rcnn", "regions", "Fast R-CNN, from the classifier, on proposals of step 1", proposals="1_rpn"),
+    Stage("1_rpn", "rpn", "RPN, from the given weights"),
+    Stage("2_fast_rcnn", "regions", "Fast R-CNN, from the given weights, on proposals of step 1", proposals="1_rpn"),
     Stage("3_rpn", "rpn", "RPN on the shared layers of step 2", start="2_fast_rcnn", fixed=True),
     Stage("4_fast_rcnn", "regions", "Fast R-CNN on shared layers and proposals of step 3", "3_rpn", "3_rpn", True),
 )
@@ -117,6 +117,7 @@ def train_alternating(task: DetectorTask, title: str) -> dict[str, Any] | None:
         official_data=None,
         processes=world.size,
         threads=torch.get_num_threads(),
+        class_origins=task.class_origins(),
     )
     with folder if world.is_main else nullcontext() as run:
         wait_for_all()

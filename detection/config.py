@@ -17,6 +17,7 @@ class BackboneConfig:
 
     Args:
         weights: a run folder or weights file of `pretrain.py`; its network, options and normalisation are taken over.
+            (To go on from a detector, see `weights` of the whole.)
         name: the network, where there are no weights; with weights it has to be theirs.
         options: its options, likewise.
         norm: frozen (as in the paper; needs weights) or batch (live; for random initialisation).
@@ -102,6 +103,9 @@ class DetectorConfig(TrainingConfig):
     --config configs/voc/resnet101.yaml --backbone.weights runs/resnet101 --data.root VOCdevkit --output runs/voc
 
     Args:
+        weights: a run folder or weights file of this command to go on from (fine-tuning), in the place of
+            backbone.weights. Layers are that detector's; the last two keep the rows of classes of the same name (in
+            VOC's or COCO's spelling). Batch norm, anchors, rpn.channels and the pooling of regions have to be its own.
         backbone: the network.
         data: the pictures.
         anchors: where proposals start.
@@ -114,6 +118,7 @@ class DetectorConfig(TrainingConfig):
         inference: how the test set is tested.
     """
 
+    weights: str | None = None
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     data: DetectionData = field(default_factory=DetectionData)
     anchors: AnchorConfig = field(default_factory=AnchorConfig)

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from backbones.cli import run_command
-from backbones.config import check_options
-from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.engine.distributed import join_world
 from backbones.errors import ConfigError
 from backbones.training import prepare
-from backbones.weights import WeightsMetadata, check_same_network, load_classifier
 from detection.alternating import check_stages, train_alternating
 from detection.config import DetectionData, DetectorConfig, check_data
 from detection.data.annotations import BadBoxes, DetectionDataset
 from detection.data.readers import for_testing, read_split
+from detection.start import Start, describe_classes, read_start
 from detection.training import DetectorTask, fit_detector, score_on_test_set
 from detection.weights import detector_metadata
 
@@ -36,14 +32,14 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
         check_data(data)
         check_stages(config, world.size)
         _check_training(config, on_gpu=world.device.type == "cuda")
-        backbone, state = _backbone(config)
+        start = read_start(config)
         train_set = _read(data, data.train_split, data.train_size, None, data.bad_boxes)
         classes = train_set.annotations.class_names
         test_set = None
         if data.test_split is not None:
             test_set = _read(data, data.test_split, data.test_size, classes, for_testing(data.bad_boxes))
         metadata = detector_metadata(
-            backbone,
+            start.network,
             classes,
             train_set.annotations.category_ids,
             norm=config.backbone.norm,
@@ -55,8 +51,8 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             shorter_side=data.shorter_side,
             longest_side=data.longest_side,
         )
-        task = DetectorTask(config, world, metadata, state, train_set, test_set)
-        title = _describe(config, backbone, state, train_set, test_set)
+        task = DetectorTask(config, world, metadata, start, train_set, test_set)
+        title = _describe(config, start, train_set, test_set)
         if config.scheme == "alternating":
             return train_alternating(task, title)
         detector = task.build()
@@ -74,36 +70,6 @@ def _check_training(config: DetectorConfig, *, on_gpu: bool) -> None:
         raise ConfigError("schedule.warmup error: is about a classifier's training error; give linear or constant")
 
 
-def _backbone(config: DetectorConfig) -> tuple[WeightsMetadata, dict[str, Tensor] | None]:
-    """What the network under the detector is, and its weights."""
-    wanted = config.backbone
-    check_options(wanted.options, "backbone.options")
-    if wanted.weights:
-        network, metadata = load_classifier(wanted.weights)
-        check_same_network(wanted.weights, metadata, wanted.name, wanted.options, "backbone")
-        return metadata, network.state_dict()
-    if wanted.name is None:
-        raise ConfigError(
-            "backbone.weights is missing: name a run of pretrain.py; or start from nothing, with backbone.name"
-        )
-    has_batch_norm = wanted.name not in ("vgg16", "vgg19")
-    if (wanted.norm == "frozen" and has_batch_norm) or wanted.freeze_stages:
-        raise ConfigError(
-            "backbone.weights is missing: a network with new weights can't be frozen; "
-            "name weights, or set --backbone.norm batch --backbone.freeze_stages []"
-        )
-    metadata = WeightsMetadata(
-        task="classification",
-        architecture=wanted.name,
-        options=dict(wanted.options),
-        classes=[],
-        mean=list(IMAGENET_MEAN),
-        std=list(IMAGENET_STD),
-        input_size=config.data.shorter_side,
-    )
-    return metadata, None
-
-
 def _read(
     data: DetectionData, split: str, drawn: int, class_names: list[str] | None, bad_boxes: BadBoxes
 ) -> DetectionDataset:
@@ -119,20 +85,19 @@ def _read(
 
 
 def _describe(
-    config: DetectorConfig,
-    backbone: WeightsMetadata,
-    state: dict[str, Tensor] | None,
-    train_set: DetectionDataset,
-    test_set: DetectionDataset | None,
+    config: DetectorConfig, start: Start, train_set: DetectionDataset, test_set: DetectionDataset | None
 ) -> str:
-    origin = config.backbone.weights or "new weights"
+    network, classes = start.network, train_set.annotations.class_names
     test = f"{len(test_set):,} test" if test_set else "no test"
     lines = [
-        f"Faster R-CNN on {backbone.architecture} ({origin}, batch norm {config.backbone.norm}); {len(train_set):,} "
-        f"training and {test} pictures of {len(train_set.annotations.class_names)} classes"
+        f"Faster R-CNN on {network.architecture} ({start.source or 'new weights'}, batch norm {config.backbone.norm}); "
+        f"{len(train_set):,} training and {test} pictures of {len(classes)} classes"
     ]
-    has_batch_norm = any("running_mean" in name for name in state or {})
-    if has_batch_norm and config.backbone.norm == "frozen" and backbone.batch_norm != "exact":
+    origins = start.class_origins(classes)
+    if origins is not None:
+        lines.append(describe_classes(origins, len(network.classes)))
+    has_batch_norm = any("running_mean" in name for name in start.state or {})
+    if has_batch_norm and origins is None and config.backbone.norm == "frozen" and network.batch_norm != "exact":
         lines.append(
             "batch norm is fixed with the moving averages of pretraining; the paper's are averages over the training "
             "set (pretrain.py --exact_bn true)"

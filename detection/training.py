@@ -24,6 +24,7 @@ from detection.inference.detect import detect_in_dataset
 from detection.inference.ensemble import Ensemble, Member
 from detection.inference.viewing import Viewing
 from detection.models import FasterRCNN, Part, describe_parameters, get_detector
+from detection.start import Start
 from detection.structures import Sample
 from detection.weights import detector_arguments, of_a_part, save_detector
 
@@ -36,24 +37,27 @@ class DetectorTask:
         config: of the whole run.
         world: this process among all.
         metadata: of the detector.
-        backbone: the weights of the classifier that it starts from; None: new ones.
+        start: the weights that it starts from.
         train_set, test_set: the pictures; None: not tested.
     """
 
     config: DetectorConfig
     world: World
     metadata: WeightsMetadata
-    backbone: dict[str, Tensor] | None
+    start: Start
     train_set: DetectionDataset
     test_set: DetectionDataset | None
 
     def build(self) -> FasterRCNN:
-        """The detector as it is before training: the classifier's weights, and new ones that the seed decides."""
+        """The detector as it is before training: the weights it starts from, and new ones that the seed decides."""
         torch.manual_seed(self.config.seed)
         detector = get_detector(**detector_arguments(self.metadata))
-        if self.backbone is not None:
-            detector.load_backbone(self.backbone)
+        self.start.load(detector, self.metadata.classes)
         return detector.to(self.world.device, parameter_dtype(self.config.precision))
+
+    def class_origins(self) -> dict[str, str | None] | None:
+        """See `Start.class_origins`; for the run's record."""
+        return self.start.class_origins(self.metadata.classes)
 
     def viewing(self) -> Viewing:
         """How pictures are shown to a network that is tested."""
@@ -125,6 +129,7 @@ def fit_detector(
         save=lambda path: save_detector(path, detector, metadata),
         format_results=_format,
         name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
+        facts={"class_origins": task.class_origins()},
         groups=LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes) if data.like_shapes > 1 else None,
     )
 

@@ -25,7 +25,8 @@ from detection.train import main as train_detector_main
 CONFIGS = Path(__file__).parents[2] / "configs"
 ENSEMBLE = CONFIGS / "imagenet/ensemble.yaml"  # of evaluate_classifier; all others train
 TABLES = CONFIGS / "paper.yaml"  # of reproduce: no experiment, but a list of them
-FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE, TABLES})
+COMPARISONS = {*CONFIGS.glob("tables/*.yaml"), CONFIGS / "bccd/ablation.yaml"}  # of compare_detectors
+FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE, TABLES} - COMPARISONS)
 # The paper's numbers: percent.
 PAPER = {
     "voc/vgg16": {"voc07.mAP": 73.2},
@@ -36,6 +37,8 @@ PAPER = {
     "voc/resnet101_alternating": {"voc07.mAP": 76.4},
     "coco/vgg16_alternating": {"coco.AP50": 41.5, "coco.AP": 21.2},
     "coco/resnet101_alternating": {"coco.AP50": 48.4, "coco.AP": 27.2},
+    "coco/resnet101_context": {"coco.AP50": 51.1, "coco.AP": 30.0},
+    "voc/resnet101_plus_2007": {"voc07.mAP": 85.6},
     "cifar/resnet20": {"center.top1_error": 8.75},
     "cifar/resnet32": {"center.top1_error": 7.51},
     "cifar/resnet44": {"center.top1_error": 7.17},
@@ -200,6 +203,10 @@ SCHEDULES = {
     "voc_2007_alternating": ((40_000, [30_000], 2), (80_000, [60_000], 1)),
     "coco": ((320_000, [240_000], 16), None),
     "coco_alternating": ((320_000, [240_000], 16), (320_000, [240_000], 8)),
+    "coco_context": ((320_000, [240_000], 16), None),
+    "coco_context_trainval": ((320_000, [240_000], 16), None),
+    "voc_plus_2007": ((110_000, [80_000], 2), None),
+    "voc_plus_2012": ((143_000, [104_000], 2), None),
 }
 SPLITS = {
     "voc": ("07+12", "VOC2007/test"),
@@ -209,6 +216,10 @@ SPLITS = {
     "voc_2007_alternating": ("VOC2007/trainval", "VOC2007/test"),
     "coco": ("train2014", "val2014"),
     "coco_alternating": ("train2014", "val2014"),
+    "coco_context": ("train2014", "val2014"),
+    "coco_context_trainval": ("train2014+val2014", None),
+    "voc_plus_2007": ("07+12", "VOC2007/test"),
+    "voc_plus_2012": ("07++12", None),
 }
 
 
@@ -222,7 +233,7 @@ def test_the_papers_detectors(file: Path) -> None:
     assert config.backbone.name == net
     assert (config.backbone.norm, config.backbone.freeze_stages) == ("frozen", ["conv1", "conv2"])
     assert (config.data.shorter_side, config.data.longest_side, config.data.flip) == (600, 1000, True)
-    assert config.anchors.scales == ([64] if coco else []) + [128, 256, 512]
+    assert config.anchors.scales == ([64] if coco or config.roi.context else []) + [128, 256, 512]
     assert config.anchors.ratios == [0.5, 1, 2]
     rpn, roi = config.rpn, config.roi
     assert (rpn.anchors_per_image, rpn.positive_fraction, rpn.positive_iou, rpn.negative_iou) == (256, 0.5, 0.7, 0.3)
@@ -242,9 +253,37 @@ def test_the_papers_detectors(file: Path) -> None:
     assert [(c.train.steps, c.schedule.milestones, c.train.batch_size) for c in of_steps] == stages
 
 
+# Detectors of Appendix B, by the one of the same data without: what differs beside context, inference and numbers.
+WITH_CONTEXT = {
+    "resnet101_context": ("coco/resnet101", set()),
+    "resnet101_context_trainval": ("coco/resnet101", {"data"}),
+    "resnet101_plus_2007": ("voc/resnet101", {"anchors"}),
+    "resnet101_plus_2012": ("voc/resnet101_2012", {"anchors"}),
+    "resnet18_w16_context": ("bccd/resnet18_w16", set()),
+}
+
+
+@pytest.mark.parametrize("name", WITH_CONTEXT)
+def test_detectors_with_context_are_trained_as_those_without(name: str) -> None:
+    plain_name, differing = WITH_CONTEXT[name]
+    plain = read(CONFIGS / f"{plain_name}.yaml")
+    config = read((CONFIGS / plain_name).with_name(f"{name}.yaml"))
+    assert config.roi == replace(plain.roi, context=True)
+    groups = {"roi", "inference", "expected"} | differing
+    assert without(config, *groups) == without(plain, *groups)
+    assert replace(config.data, train_split="", test_split="") == replace(plain.data, train_split="", test_split="")
+    if name.startswith("resnet101_plus"):
+        assert config.anchors == read(CONFIGS / "coco/resnet101_context_trainval.yaml").anchors
+
+
+def test_the_whole_of_appendix_b_is_tested_with_its_image_pyramid() -> None:
+    inference = read(CONFIGS / "voc/resnet101_plus_2007.yaml").inference
+    assert (inference.refine, inference.vote, inference.scales) == (True, True, [200, 400, 600, 800, 1000])
+
+
 @pytest.mark.parametrize("data", ["voc", "coco", "bccd"])
 def test_vgg_and_resnet_differ_in_nothing_but_the_backbone(data: str) -> None:
-    files = [file for file in FILES if file.parent.name == data and is_detector(file)]
+    files = [file for file in FILES if file.parent.name == data and is_detector(file) and file.stem not in WITH_CONTEXT]
     pairs: dict[str, list[DetectorConfig]] = {}
     for file in files:
         config = read(file)

@@ -1,0 +1,1 @@
+"""Detectors tested in several ways beside each other: what each gains, and what it costs."""

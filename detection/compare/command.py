@@ -1,0 +1,191 @@
+"""The command `compare_detectors`: what box refinement, context, scales and ensembles gain, and what they cost."""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backbones.analysis.figures import save_figure
+from backbones.cli import run_command
+from backbones.data.findings import printable
+from backbones.engine.acceleration import set_determinism
+from backbones.engine.checkpoint import write_atomically
+from backbones.engine.distributed import World, join_world, wait_for_all
+from backbones.engine.run import check_writable, describe_hardware, git_commit, write_json
+from backbones.errors import CheckpointError, RunFolderError
+from detection.compare.config import ComparisonConfig, RowConfig, check_comparison, families
+from detection.compare.figure import draw_comparison
+from detection.compare.measure import Models, find_and_measure
+from detection.compare.record import FILE, MeasuredRow, check_models, check_same_row, circumstances, read_rows
+from detection.compare.record import measured_with as all_it_depends_on
+from detection.compare.table import base_of, class_table, gain, main_table, notes
+from detection.data.annotations import DetectionDataset
+from detection.data.readers import for_testing, read_split
+from detection.evaluate.evaluate import evaluate_detections
+from detection.evaluate.files import results_split, write_coco_results, write_voc_results
+from detection.structures import Detections
+from detection.weights import load_detector
+
+
+def compare(config: ComparisonConfig) -> None:
+    """Measures all rows that are not measured yet.
+
+    Raises:
+        UserError: configuration, models, data or output can't be used.
+    """
+    if not config.output:
+        raise RunFolderError("--output is missing: name a folder for the comparison")
+    check_comparison(config)
+    folder = Path(config.output)
+    digests = check_models(config)
+    with join_world(config.device) as world:
+        set_determinism(False, one_size=False)
+        models = {key: load_detector(path) for key, path in config.models.items()}
+        _check_classes(config, models)
+        dataset = _read_data(config, models)
+        check_writable(folder / FILE)
+        shared = circumstances(config, dataset, world)
+        measured = {} if config.overwrite else read_rows(folder, [row.name for row in config.rows])
+        to_measure = []
+        for row in config.rows:
+            if not set(row.models) <= digests.keys():
+                continue
+            now = all_it_depends_on(row, shared, digests)
+            if row.name in measured:
+                check_same_row(folder, measured[row.name], now)
+            else:
+                to_measure.append((row, now))
+        wait_for_all()  # until all have read what the main process is about to write
+        for row, now in to_measure:
+            _say(world, f"{printable(row.name)} ({len(measured) + 1} of {len(config.rows)})")
+            chosen = [models[key] for key in row.models]
+            measured[row.name] = _measure(config, row, now, chosen, dataset, world)
+            if world.is_main:
+                _publish(config, measured, folder)
+        if world.is_main:
+            print(_publish(config, measured, folder))
+            _publish_figure(config, measured, folder / "comparison.png")
+            print(f"\nwritten to {folder}")
+
+
+def _check_classes(config: ComparisonConfig, models: Mapping[str, Any]) -> None:
+    (first, (_, theirs)), *others = models.items()
+    for key, (_, metadata) in others:
+        if metadata.classes != theirs.classes:
+            raise CheckpointError(
+                f"models.{key} {config.models[key]}: its {len(metadata.classes)} classes are not the "
+                f"{len(theirs.classes)} of models.{first}; all rows are tested on one set"
+            )
+
+
+def _read_data(config: ComparisonConfig, models: Mapping[str, Any]) -> DetectionDataset:
+    """The test set; the built-in shapes are drawn at the size of the first model."""
+    data, (_, metadata) = config.data, next(iter(models.values()))
+    return read_split(
+        data.name,
+        data.root,
+        data.test_split or "",
+        metadata.classes,
+        bad_boxes=for_testing(data.bad_boxes),
+        drawn_size=metadata.detector["shorter_side"],
+        drawn_count=data.test_size,
+        need_annotations=False,
+    )
+
+
+def _measure(
+    config: ComparisonConfig,
+    row: RowConfig,
+    measured_with: dict[str, Any],
+    models: Models,
+    dataset: DetectionDataset,
+    world: World,
+) -> MeasuredRow:
+    """Measures a row; of a test set whose objects are not published the main process writes files for the server."""
+    found, cost = find_and_measure(
+        models, row.inference, dataset, world=world, precision=config.precision, workers=config.workers
+    )
+    results = None
+    if dataset.annotated:
+        results = evaluate_detections(dataset.annotations, found, families(config.metric))
+    elif world.is_main:
+        _write_files(config, _files_folder(config, row), dataset, found)
+    return MeasuredRow(row.name, measured_with, results, len(dataset), cost.seconds, cost.cpu_seconds, cost.memory)
+
+
+def _write_files(
+    config: ComparisonConfig, folder: Path, dataset: DetectionDataset, found: Sequence[Detections]
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.data.name == "coco":
+            write_coco_results(folder / "detections.json", dataset.annotations, found)
+        else:
+            write_voc_results(folder, results_split(str(config.data.test_split)), dataset.annotations, found)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
+
+
+def _files_folder(config: ComparisonConfig, row: RowConfig) -> Path:
+    words = re.sub(r"[^a-z0-9]+", "_", row.name.lower()).strip("_")
+    return Path(str(config.output)) / f"{config.rows.index(row) + 1}_{words}".rstrip("_")
+
+
+def _publish(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], folder: Path) -> str:
+    """Writes record and table; returns the table with its notes."""
+    rows = []
+    for row in config.rows:
+        if row.name in measured:
+            gains = {column: gain(config, row, measured, column) for column in config.metric}
+            rows.append(
+                {
+                    **asdict(measured[row.name]),
+                    "models": row.models,
+                    "paper": row.paper,
+                    "over": base_of(config, row),
+                    "gain": gains,
+                }
+            )
+    record = {"title": config.title, "command": shlex.join(sys.argv), "git_commit": git_commit()}
+    write_json(folder / FILE, record | {"hardware": describe_hardware(), "metric": config.metric, "rows": rows})
+    files = {row.name: str(_files_folder(config, row)) for row in config.rows if _is_for_the_server(measured, row)}
+    tables = [main_table(config, measured)]
+    of_voc = [family for family in families(config.metric) if family in ("voc07", "voc12")]
+    tables += [table for family in of_voc if (table := class_table(config, measured, family))]
+    text = "\n\n".join([*tables, *notes(config, measured, files)])
+    page = f"# {printable(config.title)}\n\n{text}\n"
+    try:
+        write_atomically(folder / "table.md", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
+    return text
+
+
+def _publish_figure(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], path: Path) -> None:
+    """Writes the figure; where there are no numbers, none of an earlier comparison stays."""
+    figure = draw_comparison(config, measured)
+    if figure is None:
+        path.unlink(missing_ok=True)
+    else:
+        save_figure(figure, path)
+
+
+def _is_for_the_server(measured: Mapping[str, MeasuredRow], row: RowConfig) -> bool:
+    return row.name in measured and measured[row.name].results is None
+
+
+def _say(world: World, text: str) -> None:
+    if world.is_main:
+        print(text, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `compare_detectors`."""
+    run_command(ComparisonConfig, compare, argv=argv)
+
+
+if __name__ == "__main__":
+    main()
