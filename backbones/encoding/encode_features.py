@@ -34,7 +34,7 @@ from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
 from backbones.weights import WeightsMetadata, load_classifier
 
-_SAMPLED = 2000  # pictures whose patches whitening is fitted to
+_SAMPLED = 1000  # pictures whose patches whitening is fitted to
 
 
 def encode_features(

@@ -50,7 +50,7 @@ class PatchReader:
         chosen = []
         for patches, _ in self._batches(indices):
             each = min(patches.shape[1], -(-count // len(indices)))
-            chosen += [rng.permutation(picture)[:each] for picture in unit_length(patches)]
+            chosen += [picture[rng.permutation(len(picture))[:each]] for picture in unit_length(patches)]
         return np.concatenate(chosen)
 
     def read(self, indices: Sequence[int], whitening: Whitening) -> Features:
