@@ -5,36 +5,28 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from backbones.analysis.figures import check_figure, save_figure
-from backbones.analysis.look import Look
-from backbones.analysis.samples import evenly_spaced, view_loader
 from backbones.cli import run_command
 from backbones.config import ClassificationData
-from backbones.data.datasets import ClassificationDataset
-from backbones.data.readers import read_split
-from backbones.encoding.comparison import Comparison, Row, Split
+from backbones.encoding.comparison import Comparison, Row
 from backbones.encoding.encodings import ENCODINGS, EncodingName
 from backbones.encoding.linear import check_labels
 from backbones.encoding.normalisation import Normalisation
-from backbones.encoding.patches import PatchReader
+from backbones.encoding.reading import PatchOptions, choose_pictures, read_features
 from backbones.encoding.report import draw_rows, format_rows
 from backbones.encoding.retrieval import asking
-from backbones.encoding.whitening import Origin, fit_whitening
+from backbones.encoding.whitening import Origin
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, describe_hardware, git_commit, write_json
 from backbones.errors import ConfigError
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
-from backbones.weights import WeightsMetadata, load_classifier
-
-_SAMPLED = 1000  # pictures whose patches whitening is fitted to
+from backbones.weights import load_classifier
 
 
 def encode_features(
@@ -102,48 +94,27 @@ def encode_features(
     figure_path = check_figure(figure) if figure else None
     network, metadata = load_classifier(model)
     options["stage"] = stage = _choose_stage(network, stage)
-    train, test = (
-        _choose_pictures(data, split, drawn, metadata, pictures)
-        for split, drawn, pictures in (
-            (data.train_split, data.train_size, train_pictures),
-            (data.test_split, data.test_size, test_pictures),
-        )
-    )
+    train, test = choose_pictures(data, metadata, train_pictures, test_pictures)
     check_labels(train.labels)
     asking(test.labels)
 
+    patch_options = PatchOptions(stage, dimensions, origin, sample, seed, batch_size, workers)
     with join_world(device) as world:
-        network.to(world.device)
-        sampled = [train.indices[place] for place in evenly_spaced(len(train.indices), _SAMPLED)]
-        total = len(sampled) + len(train.indices) + len(test.indices)
-        with progress_bar(total=total, unit="picture", description="patches") as bar:
-            readers = []
-            for part in (train, test):
-                view = view_loader(part.dataset, metadata.input_size, metadata.test_resize)
-                look = Look(network, metadata, view, [stage, list(network.stages())[-1]], world.device)
-                readers.append(PatchReader(look, stage, batch_size, workers, bar.update))
-            whitening = fit_whitening(readers[0].sample(sampled, sample, seed), dimensions, origin)
-            splits = [
-                Split(reader.read(part.indices, whitening), part.labels)
-                for reader, part in zip(readers, (train, test), strict=True)
-            ]
+        splits = read_features(network.to(world.device), metadata, [train, test], patch_options, world.device)
+    comparison = Comparison(splits[0], splits[1], list(dict.fromkeys(normalisations)))
     names, seeds = list(dict.fromkeys(encodings or ENCODINGS)), range(seed, seed + code_books)
-    rows = _compare(
-        Comparison(splits[0], splits[1], list(dict.fromkeys(normalisations))), names, centres, sample, seeds
-    )
+    rows = _compare(comparison, names, sorted(set(centres)), sample, seeds)
 
-    _, patches, _ = splits[0].features.patches.shape
-    print(f"{patches} patches of {stage} in a picture, {dimensions} dimensions; {len(train.labels)} training and "
-          f"{len(test.labels)} test pictures")  # fmt: skip
+    pictures = {"train": len(train.labels), "test": len(test.labels)}
+    of_each = splits[0].features.patches.shape[1]
+    print(f"{of_each} patches of {stage} in a picture, {dimensions} dimensions; {pictures['train']} training and "
+          f"{pictures['test']} test pictures")  # fmt: skip
     print(format_rows(rows))
     if output:
         fingerprints = {"train": train.dataset.fingerprint(), "test": test.dataset.fingerprint()}
-        pictures = {"train": len(train.labels), "test": len(test.labels), "patches_of_each": patches}
-        seconds = round(time.monotonic() - started, 1)
-        facts = {"options": options, "data_fingerprints": fingerprints, "pictures": pictures}
-        write_json(
-            Path(output), {**_provenance(), **facts, "wall_clock_seconds": seconds, "rows": [*map(asdict, rows)]}
-        )
+        facts = {"options": options, "data_fingerprints": fingerprints, "pictures": pictures, "patches": of_each}
+        seconds = {"wall_clock_seconds": round(time.monotonic() - started, 1)}
+        write_json(Path(output), _provenance() | facts | seconds | {"rows": [asdict(row) for row in rows]})
     if figure_path:
         save_figure(draw_rows(rows, f"{metadata.architecture} ({Path(model).name}), {stage}"), figure_path)
         print(f"figure: {figure_path}")
@@ -167,27 +138,11 @@ def _choose_stage(network: StagedNetwork, stage: str | None) -> str:
     return stage or known[-2]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some pictures of a split, by their places in it, and their labels."""
-
-    dataset: ClassificationDataset
-    indices: Sequence[int]
-    labels: np.ndarray
-
-
-def _choose_pictures(data: ClassificationData, split: str, drawn: int, metadata: WeightsMetadata, count: int) -> _Part:
-    dataset = read_split(data.name, data.root, split, metadata.classes, metadata.input_size, drawn)
-    indices = evenly_spaced(len(dataset), count)
-    return _Part(dataset, indices, dataset.labels[indices])
-
-
 def _compare(
     comparison: Comparison, names: Sequence[EncodingName], centres: Sequence[int], sample: int, seeds: Sequence[int]
 ) -> list[Row]:
     """All rows, with the numbers of the last one beside the bar."""
-    sizes = sorted(set(centres))
-    total = len(comparison.normalisations) * (2 + len(names) * len(sizes) * len(seeds))
+    total = len(comparison.normalisations) * (2 + len(names) * len(centres) * len(seeds))
     rows = []
     with progress_bar(total=total, unit="encoding", description="encodings") as bar:
 
@@ -198,7 +153,7 @@ def _compare(
 
         for row in comparison.pooled():
             note(row)
-        for count in sizes:
+        for count in centres:
             for seed in seeds:
                 for row in comparison.encoded(names, count, sample, seed):
                     note(row)

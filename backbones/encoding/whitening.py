@@ -42,10 +42,13 @@ def fit_whitening(sample: np.ndarray, dimensions: int, origin: Origin) -> Whiten
     """
     most = min(sample.shape)
     if dimensions <= most:
-        pca = PCA(dimensions, svd_solver="covariance_eigh").fit(sample.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # where all are alike
+            pca = PCA(dimensions, svd_solver="covariance_eigh").fit(sample.astype(np.float64))
         most = int((pca.explained_variance_ > _NO_VARIANCE * pca.explained_variance_[0]).sum())
     if dimensions > most:
-        raise ConfigError(f"dimensions {dimensions}: the sample of patches varies in {most} directions; give fewer")
+        raise ConfigError(
+            f"dimensions {dimensions}: the sample of patches varies in only {most} directions; give no more"
+        )
     directions = pca.components_ / np.sqrt(pca.explained_variance_)[:, None]
     start = pca.mean_ if origin == "mean" else np.zeros_like(pca.mean_)
     return Whitening(start.astype(sample.dtype), directions.astype(sample.dtype))

@@ -237,7 +237,7 @@ def test_whitened_patches_are_uncorrelated_and_keep_most_of_the_variance() -> No
 def test_whitening_needs_as_many_directions(dimensions: int, shape: tuple[int, int], rank: int) -> None:
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(shape[0], rank)) @ rng.normal(size=(rank, shape[1])) + 1
-    with pytest.raises(ConfigError, match=f"dimensions {dimensions}: .* in {rank} directions"):
+    with pytest.raises(ConfigError, match=f"dimensions {dimensions}: .* in only {rank} directions"):
         fit_whitening(sample, dimensions, "mean")
 
 
