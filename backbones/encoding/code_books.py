@@ -33,10 +33,13 @@ class Centres:
         """(..., P, K), but for what is alike for all centres of a patch: its own squared length."""
         return (self.centres**2).sum(1) - 2 * patches @ self.centres.T
 
+    def nearest(self, patches: np.ndarray) -> np.ndarray:
+        """The place (..., P) of the centre that is nearest to a patch."""
+        return self.squared_distances(patches).argmin(-1)
+
     def hard(self, patches: np.ndarray) -> np.ndarray:
         """The nearest centre has all of a patch."""
-        nearest = self.squared_distances(patches).argmin(-1)
-        return np.eye(len(self.centres), dtype=patches.dtype)[nearest]
+        return np.eye(len(self.centres), dtype=patches.dtype)[self.nearest(patches)]
 
     def soft(self, patches: np.ndarray) -> np.ndarray:
         """Near centres share a patch: the softmax of squared distances times -sharpness."""

@@ -12,6 +12,7 @@ from backbones.encoding.encodings import ENCODINGS, Encoding, EncodingName
 from backbones.encoding.linear import linear_error
 from backbones.encoding.normalisation import Normalisation, normalise
 from backbones.encoding.patches import Features, draw_patches
+from backbones.encoding.quantisation import Distortion, distortion
 from backbones.encoding.retrieval import retrieval_map
 
 _PICTURES = 256  # encoded at a time
@@ -93,6 +94,15 @@ class Comparison:
             seconds = time.perf_counter() - start
             kind = ENCODINGS[name].kind
             yield from self._rows(vectors, seconds, encoding=name, kind=kind, centres=centres, code_book=seed)
+
+    def quantised(self, sample: int, seed: int) -> Distortion:
+        """What product quantisation loses of `sample` test patches, learnt from as many training patches.
+
+        Raises:
+            ConfigError: there are fewer different patches than centres.
+        """
+        train, test = (draw_patches(split.features.patches, sample, seed) for split in (self.train, self.test))
+        return distortion(train, test, seed)
 
     def _rows(self, vectors: Sequence[np.ndarray], seconds: float, **facts: object) -> Iterator[Row]:
         for how in self.normalisations:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ from backbones.encoding.comparison import Comparison, Row
 from backbones.encoding.encodings import ENCODINGS, EncodingName
 from backbones.encoding.linear import check_labels
 from backbones.encoding.normalisation import Normalisation
+from backbones.encoding.quantisation import check_quantisation
 from backbones.encoding.reading import PatchOptions, choose_pictures, read_features
-from backbones.encoding.report import draw_rows, format_rows
+from backbones.encoding.report import draw_rows, format_distortions, format_rows
 from backbones.encoding.retrieval import asking
 from backbones.encoding.whitening import Origin
 from backbones.engine.distributed import join_world
@@ -39,6 +41,7 @@ def encode_features(
     normalisations: list[Normalisation] = ["power"],  # noqa: B006
     origin: Origin = "mean",
     code_books: int = 1,
+    quantise: bool = False,
     train_pictures: int = 10_000,
     test_pictures: int = 5_000,
     sample: int = 20_000,
@@ -68,6 +71,8 @@ def encode_features(
             part brought to unit length before that).
         origin: of whitened vectors, their mean or the network's own zero; residuals do not depend on it.
         code_books: how many of each size, from other seeds; the table has their mean and standard deviation.
+        quantise: also measure what of the patches' variance product quantisation loses, of residuals and of the vectors
+            themselves, in codes of 64 bits (Jégou et al., 2011).
         train_pictures: how many to learn from, spread over the training split.
         test_pictures: how many to retrieve and classify, spread over the test split.
         sample: patches that whitening and code books are fitted to.
@@ -89,6 +94,8 @@ def encode_features(
         raise ConfigError(f"seed {seed}: give 0 to {2**32 - code_books}")
     if max(centres) > sample:
         raise ConfigError(f"centres {max(centres)}: more than the patches they are fitted to (sample {sample})")
+    if quantise:
+        check_quantisation(dimensions, sample)
     if output:
         check_writable(Path(output))
     figure_path = check_figure(figure) if figure else None
@@ -104,17 +111,21 @@ def encode_features(
     comparison = Comparison(splits[0], splits[1], list(dict.fromkeys(normalisations)))
     names, seeds = list(dict.fromkeys(encodings or ENCODINGS)), range(seed, seed + code_books)
     rows = _compare(comparison, names, sorted(set(centres)), sample, seeds)
+    distortions = [comparison.quantised(sample, seed) for seed in seeds] if quantise else []
 
     pictures = {"train": len(train.labels), "test": len(test.labels)}
     of_each = splits[0].features.patches.shape[1]
     print(f"{of_each} patches of {stage} in a picture, {dimensions} dimensions; {pictures['train']} training and "
           f"{pictures['test']} test pictures")  # fmt: skip
     print(format_rows(rows))
+    if distortions:
+        print(format_distortions(distortions))
     if output:
         fingerprints = {"train": train.dataset.fingerprint(), "test": test.dataset.fingerprint()}
         facts = {"options": options, "data_fingerprints": fingerprints, "pictures": pictures, "patches": of_each}
         seconds = {"wall_clock_seconds": round(time.monotonic() - started, 1)}
-        write_json(Path(output), _provenance() | facts | seconds | {"rows": [asdict(row) for row in rows]})
+        results = {"rows": [asdict(row) for row in rows], "quantisation": [asdict(each) for each in distortions]}
+        write_json(Path(output), _provenance() | facts | seconds | results)
     if figure_path:
         save_figure(draw_rows(rows, f"{metadata.architecture} ({Path(model).name}), {stage}"), figure_path)
         print(f"figure: {figure_path}")
@@ -142,21 +153,14 @@ def _compare(
     comparison: Comparison, names: Sequence[EncodingName], centres: Sequence[int], sample: int, seeds: Sequence[int]
 ) -> list[Row]:
     """All rows, with the numbers of the last one beside the bar."""
-    total = len(comparison.normalisations) * (2 + len(names) * len(centres) * len(seeds))
     rows = []
+    parts = [comparison.pooled(), *(comparison.encoded(names, k, sample, seed) for k in centres for seed in seeds)]
+    total = len(comparison.normalisations) * (2 + len(names) * len(centres) * len(seeds))
     with progress_bar(total=total, unit="encoding", description="encodings") as bar:
-
-        def note(row: Row) -> None:
+        for row in chain.from_iterable(parts):
             rows.append(row)
             bar.set_postfix_str(f"{row.encoding}: mAP {row.retrieval_mAP:.1f} %", refresh=False)
             bar.update()
-
-        for row in comparison.pooled():
-            note(row)
-        for count in centres:
-            for seed in seeds:
-                for row in comparison.encoded(names, count, sample, seed):
-                    note(row)
     return rows
 
 

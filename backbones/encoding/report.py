@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
 from backbones.encoding.comparison import Row
+from backbones.encoding.quantisation import BITS, PARTS, Distortion
 from backbones.markdown import format_table
 
 _HEADER = ["encoding", "vectors", "centres", "normalisation", "length", "retrieval mAP %", "top-1 error %", "seconds"]
@@ -24,6 +25,15 @@ def format_rows(rows: Sequence[Row]) -> str:
         seconds = f"{statistics.mean(row.encode_seconds for row in same):.1f}"
         lines.append([first.encoding, first.kind, centres, first.normalisation, str(first.length), *scores, seconds])
     return format_table(lines, texts=2)
+
+
+def format_distortions(distortions: Sequence[Distortion]) -> str:
+    """A sentence; numbers as in the table."""
+    original, residual = (_mean([getattr(each, key) for each in distortions]) for key in ("original", "residual"))
+    return (
+        f"product quantisation of a patch in {PARTS * BITS} bits loses {original} % of the variance of the vectors "
+        f"themselves, {residual} % of that of residuals to {2**PARTS} centres"
+    )
 
 
 def group_rows(rows: Sequence[Row]) -> list[list[Row]]:

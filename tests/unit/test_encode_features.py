@@ -108,6 +108,13 @@ def test_the_same_seed_gives_the_same_numbers_and_residuals_know_no_origin(weigh
         assert abs(moved[f"{name}_plain"] - first[f"{name}_plain"]) > 0.5
 
 
+def test_quantisation_is_a_sentence(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "quantised.json"
+    main(arguments(weights, "--encodings", "vlad", "--dimensions", "8", "--quantise", "--output", str(output)))
+    [lost] = json.loads(output.read_text())["quantisation"]
+    assert f"in 64 bits loses {lost['original']:.2f} %" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_one_encoding_alone_is_drawn(weights: Path, tmp_path: Path) -> None:
     main(arguments(weights, "--encodings", "histogram", "--figure", str(tmp_path / "one.svg")))
     assert "histogram" in (tmp_path / "one.svg").read_text()
@@ -131,6 +138,7 @@ def test_rows_of_several_code_books_are_one_line() -> None:
         (["--dimensions", "9"], ["dimensions 9", "8 directions"]),
         (["--encodings", "sift"], ["sift"]),
         (["--normalisations", "l1"], ["l1"]),
+        (["--quantise"], ["dimensions 3", "multiple of 8"]),
         (["--code_books", "0"], ["code_books 0"]),
         (["--train_pictures", "9"], ["10 training pictures", "9"]),
         (["--test_pictures", "2"], ["two test pictures"]),
