@@ -96,11 +96,7 @@ class Comparison:
             yield from self._rows(vectors, seconds, encoding=name, kind=kind, centres=centres, code_book=seed)
 
     def quantised(self, sample: int, seed: int) -> Distortion:
-        """What product quantisation loses of `sample` test patches, learnt from as many training patches.
-
-        Raises:
-            ConfigError: there are fewer different patches than centres.
-        """
+        """What product quantisation loses of `sample` test patches, learnt from as many training patches."""
         train, test = (draw_patches(split.features.patches, sample, seed) for split in (self.train, self.test))
         return distortion(train, test, seed)
 

@@ -83,7 +83,8 @@ def encode_features(
         output: a JSON file for all numbers.
         figure: retrieval mAP as bars, residual beside plain (.png, .svg, .pdf).
     """
-    options, started = {**locals(), "data": asdict(data)}, time.monotonic()
+    record: dict[str, Any] = _provenance() | {"options": {**locals(), "data": asdict(data)}}
+    started = time.monotonic()
     _check_numbers(
         centres=min(centres, default=0), dimensions=dimensions, code_books=code_books, train_pictures=train_pictures,
         test_pictures=test_pictures, sample=sample, batch_size=batch_size, normalisations=len(normalisations),
@@ -100,7 +101,7 @@ def encode_features(
         check_writable(Path(output))
     figure_path = check_figure(figure) if figure else None
     network, metadata = load_classifier(model)
-    options["stage"] = stage = _choose_stage(network, stage)
+    record["options"]["stage"] = stage = _choose_stage(network, stage)
     train, test = choose_pictures(data, metadata, train_pictures, test_pictures)
     check_labels(train.labels)
     asking(test.labels)
@@ -121,11 +122,10 @@ def encode_features(
     if distortions:
         print(format_distortions(distortions))
     if output:
-        fingerprints = {"train": train.dataset.fingerprint(), "test": test.dataset.fingerprint()}
-        facts = {"options": options, "data_fingerprints": fingerprints, "pictures": pictures, "patches": of_each}
-        seconds = {"wall_clock_seconds": round(time.monotonic() - started, 1)}
+        record["data_fingerprints"] = {"train": train.dataset.fingerprint(), "test": test.dataset.fingerprint()}
+        record |= {"pictures": pictures, "patches": of_each, "wall_clock_seconds": round(time.monotonic() - started, 1)}
         results = {"rows": [asdict(row) for row in rows], "quantisation": [asdict(each) for each in distortions]}
-        write_json(Path(output), _provenance() | facts | seconds | results)
+        write_json(Path(output), record | results)
     if figure_path:
         save_figure(draw_rows(rows, f"{metadata.architecture} ({Path(model).name}), {stage}"), figure_path)
         print(f"figure: {figure_path}")

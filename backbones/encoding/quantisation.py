@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backbones.encoding.code_books import fit_centres
+from backbones.encoding.code_books import Centres, fit_centres
 from backbones.errors import ConfigError
 
 PARTS = 8  # of a vector
@@ -40,11 +40,8 @@ def distortion(sample: np.ndarray, vectors: np.ndarray, seed: int) -> Distortion
     """Learns centres from a sample (S, D), and quantises other vectors (N, D) with and without residuals.
 
     Both codes have PARTS * BITS bits: what the nearest centre takes, the parts of the residual lack.
-
-    Raises:
-        ConfigError: the sample has fewer different vectors, or parts of vectors, than centres.
     """
-    coarse = fit_centres(sample, 2**PARTS, seed)
+    coarse = _fit(sample, 2**PARTS, seed)
     near, sample_near = (coarse.centres[coarse.nearest(x)] for x in (vectors, sample))
     original = quantise_parts(sample, vectors, 2**BITS, seed)
     residual = near + quantise_parts(sample - sample_near, vectors - near, 2 ** (BITS - 1), seed)
@@ -55,9 +52,14 @@ def quantise_parts(sample: np.ndarray, vectors: np.ndarray, count: int, seed: in
     """Vectors (N, D), each of whose `PARTS` parts is the nearest of `count` centres of those of the sample (S, D)."""
     quantised = []
     for known, part in zip(np.split(sample, PARTS, axis=1), np.split(vectors, PARTS, axis=1), strict=True):
-        book = fit_centres(known, count, seed)
+        book = _fit(known, count, seed)
         quantised.append(book.centres[book.nearest(part)])
     return np.concatenate(quantised, axis=1)
+
+
+def _fit(sample: np.ndarray, count: int, seed: int) -> Centres:
+    """`count` centres, or as many as there are different vectors."""
+    return fit_centres(sample, min(count, len(np.unique(sample, axis=0))), seed)
 
 
 def _lost(vectors: np.ndarray, quantised: np.ndarray) -> float:

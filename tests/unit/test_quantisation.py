@@ -44,3 +44,10 @@ def test_the_share_lost_is_of_the_variance_and_knows_no_origin() -> None:
 def test_what_can_not_be_quantised(dimensions: int, sample: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check_quantisation(dimensions, sample)
+
+
+def test_fewer_different_vectors_than_centres_are_kept_as_they_are() -> None:
+    vectors = np.repeat(np.random.default_rng(0).normal(size=(5, 8)), 60, axis=0)
+    lost = distortion(vectors, vectors, seed=0)
+    assert lost.original == pytest.approx(0, abs=1e-20)
+    assert lost.residual == pytest.approx(0, abs=1e-20)
