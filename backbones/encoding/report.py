@@ -31,8 +31,8 @@ def format_distortions(distortions: Sequence[Distortion]) -> str:
     """A sentence; numbers as in the table."""
     original, residual = (_mean([getattr(each, key) for each in distortions]) for key in ("original", "residual"))
     return (
-        f"product quantisation of a patch in {PARTS * BITS} bits loses {original} % of the variance of the vectors "
-        f"themselves, {residual} % of that of residuals to {2**PARTS} centres"
+        f"product quantisation of a patch in {PARTS * BITS} bits loses {original} % of the variance, "
+        f"by way of residuals to {2**PARTS} centres {residual} %"
     )
 
 
