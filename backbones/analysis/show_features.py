@@ -1,34 +1,30 @@
 """The command `show_features`: pictures of what low, middle and high stages of a trained network respond to."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from backbones.analysis.feature_figures import Tiles, draw_filters, draw_tiles, mosaic
-from backbones.analysis.features import TopResponses, responding_channels, stage_maps, top_responses
+from backbones.analysis.features import TopResponses, responding_channels, top_responses
 from backbones.analysis.figures import check_figure, save_figure
+from backbones.analysis.look import Look, View
 from backbones.analysis.receptive_field import ReceptiveField, stage_fields
 from backbones.analysis.samples import evenly_spaced, view_loader
 from backbones.cli import run_command
 from backbones.config import ClassificationData
-from backbones.data.loader import testing_batches
 from backbones.data.readers import read_split
 from backbones.engine.distributed import join_world
 from backbones.errors import ConfigError
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
-from backbones.scores import normalize
-from backbones.weights import WeightsMetadata, load_classifier
+from backbones.weights import load_classifier
 
 _KINDS = ("filters", "activations", "top_patches")
-View = Callable[[int], np.ndarray]
 
 
 def show_features(
@@ -77,7 +73,7 @@ def show_features(
     some = [indices[place] for place in evenly_spaced(len(indices), examples)]
 
     with join_world(device) as world:
-        look = _Look(network.to(world.device), metadata, view, shown, world.device)
+        look = Look(network.to(world.device), metadata, view, shown, world.device)
         with progress_bar(total=len(indices), unit="picture") as bar:
             top = top_responses(look.at(indices, batch_size, workers, done=bar.update), shown, patches)
         [(_, maps)] = look.at(some, len(some), workers=0)
@@ -115,44 +111,6 @@ def _choose_stages(network: StagedNetwork, names: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"stages: no stage {unknown[0]!r}: the network has {', '.join(known)}")
     return [name for name in known if name in names] if names else known[-4:]
-
-
-@dataclass(frozen=True)
-class _Look:
-    """A trained network in eval mode, and what it is to look at.
-
-    Args:
-        network: on `device`.
-        metadata: says how its input is normalised.
-        view: gives a picture by its index.
-        stages: whose maps are wanted.
-        device: where to compute.
-    """
-
-    network: StagedNetwork
-    metadata: WeightsMetadata
-    view: View
-    stages: Sequence[str]
-    device: torch.device
-
-    def at(
-        self, indices: Sequence[int], batch_size: int, workers: int, done: Callable[[int], object] = lambda count: None
-    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
-        """Batches of these pictures' indices and maps; `done` hears how many pictures each had."""
-        metadata = self.metadata
-        mean, std = (torch.tensor(value, device=self.device).float() for value in (metadata.mean, metadata.std))
-        load = self.view
-
-        def as_tensor(index: int) -> Tensor:
-            return torch.from_numpy(np.array(load(index)))
-
-        first = 0
-        for views in testing_batches(as_tensor, indices, batch_size=batch_size, workers=workers, collate=torch.stack):
-            with torch.inference_mode():
-                maps = stage_maps(self.network, normalize(views.to(self.device), mean, std), self.stages)
-            yield indices[first : first + len(views)], maps
-            first += len(views)
-            done(len(views))
 
 
 def _filters(network: StagedNetwork, title: str) -> Figure:
