@@ -11,7 +11,7 @@ from backbones.engine.run import check_writable, refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
 from detection.data.pictures import read_image
-from detection.data.samples import scale_to_views
+from detection.data.samples import scale_picture
 from detection.drawing import draw_detections, save_picture
 from detection.inference.detect import detect_in_picture
 from detection.inference.ensemble import make_ensemble
@@ -66,7 +66,7 @@ def detect(
                 except DataError as error:
                     unread.append(str(error))
                     continue
-                found = detect_in_picture(ensemble, scale_to_views(original, len(records), ensemble.views))
+                found = detect_in_picture(ensemble, scale_picture(original, len(records), ensemble.views))
                 save_picture(draw_detections(original, found, classes, min_score=min_score), folder / name)
                 records.append({"image": str(path), "drawn": name, "objects": _objects(found, classes)})
         finally:  # who stops it has what is done

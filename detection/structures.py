@@ -9,6 +9,9 @@ from torch import Tensor
 Size = tuple[int, int]
 """(height, width) of a picture in pixels."""
 
+View = tuple[int, int]
+"""How a picture is shown: its shorter side becomes the first number, or its longer one the second if that is less."""
+
 
 @dataclass
 class Target:
@@ -82,15 +85,15 @@ class Sample:
 
 
 @dataclass
-class Views:
+class ScaledPicture:
     """One picture to be tested, at the sizes that detectors want to see it.
 
     Args:
-        images: (3, h, w) uint8, RGB, by the shorter and longest side asked for.
+        images: (3, h, w) uint8, RGB, by view.
         index: its place in the data set.
         original_size: (height, width) before resizing.
     """
 
-    images: Mapping[tuple[int, int], Tensor]
+    images: Mapping[View, Tensor]
     index: int
     original_size: Size

@@ -14,7 +14,7 @@ from backbones.engine.acceleration import Precision, autocast
 from backbones.engine.distributed import World, gather_objects
 from backbones.weights import WeightsMetadata
 from detection.data.annotations import DetectionDataset
-from detection.data.samples import make_views
+from detection.data.samples import make_scaled_picture
 from detection.inference.detect import detect_in_dataset, detect_in_picture
 from detection.inference.ensemble import Ensemble, View, make_ensemble
 from detection.inference.options import InferenceOptions
@@ -83,7 +83,7 @@ def find_and_measure(
     ensemble = TimedEnsemble(make_ensemble(models, inference), world.device)
     try:
         with autocast(precision, world.device):  # what is made once, with the first picture, is no cost of a row
-            detect_in_picture(ensemble, make_views(dataset, 0, ensemble.views))
+            detect_in_picture(ensemble, make_scaled_picture(dataset, 0, ensemble.views))
         ensemble.forget()
         found, needed = with_peak_memory(
             lambda: detect_in_dataset(ensemble, dataset, world=world, precision=precision, workers=workers),

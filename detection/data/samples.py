@@ -9,7 +9,7 @@ from torchvision.transforms.v2.functional import resize
 from backbones.engine.randomness import derive_seed
 from backbones.errors import DataError
 from detection.data.annotations import DetectionDataset
-from detection.structures import Sample, Target, Views
+from detection.structures import Sample, ScaledPicture, Target, View
 
 
 def resize_scale(height: int, width: int, shorter: int, longest: int) -> float:
@@ -69,19 +69,19 @@ def make_sample(
     return Sample(image, target, index, tuple(original.shape[1:]), seed, proposals)
 
 
-def make_views(dataset: DetectionDataset, index: int, views: Sequence[tuple[int, int]]) -> Views:
+def make_scaled_picture(dataset: DetectionDataset, index: int, views: Sequence[View]) -> ScaledPicture:
     """One picture of the data set at several sizes: shorter and longest side of each view, see `resize_scale`.
 
     Raises:
         DataError: as `make_sample`.
     """
-    return scale_to_views(_load(dataset, index), index, views)
+    return scale_picture(_load(dataset, index), index, views)
 
 
-def scale_to_views(original: Tensor, index: int, views: Sequence[tuple[int, int]]) -> Views:
+def scale_picture(original: Tensor, index: int, views: Sequence[View]) -> ScaledPicture:
     """A picture (3, H, W) uint8 at several sizes, each made from the original."""
     size = original.shape[1], original.shape[2]
-    return Views({view: scale_image(original, resize_scale(*size, *view)) for view in views}, index, size)
+    return ScaledPicture({view: scale_image(original, resize_scale(*size, *view)) for view in views}, index, size)
 
 
 def _load(dataset: DetectionDataset, index: int) -> Tensor:

@@ -9,9 +9,9 @@ from backbones.engine.acceleration import Precision, autocast
 from backbones.engine.distributed import World, gather_objects
 from backbones.progress import progress_bar
 from detection.data.annotations import DetectionDataset
-from detection.data.samples import make_views
+from detection.data.samples import make_scaled_picture
 from detection.inference.ensemble import Ensemble
-from detection.structures import Detections, Views
+from detection.structures import Detections, ScaledPicture
 
 
 def detect_in_dataset(
@@ -33,8 +33,8 @@ def detect_in_dataset(
 
     views = ensemble.views
 
-    def load(index: int) -> Views:
-        return make_views(dataset, index, views)
+    def load(index: int) -> ScaledPicture:
+        return make_scaled_picture(dataset, index, views)
 
     indices = range(world.rank, len(dataset), world.size)
     found: list[tuple[int, Detections]] = []
@@ -49,7 +49,7 @@ def detect_in_dataset(
     return [everything[index] for index in range(len(dataset))]
 
 
-def detect_in_picture(ensemble: Ensemble, picture: Views, proposals: Tensor | None = None) -> Detections:
+def detect_in_picture(ensemble: Ensemble, picture: ScaledPicture, proposals: Tensor | None = None) -> Detections:
     """The detections in one picture, in its original pixels, on the CPU.
 
     Args:

@@ -9,12 +9,9 @@ from torchvision.ops import clip_boxes_to_image
 
 from backbones.weights import WeightsMetadata
 from detection.inference.options import InferenceOptions
-from detection.inference.regions import OnOneMap, OnPyramid, Regions
+from detection.inference.pyramid import Pyramid
 from detection.models import FasterRCNN, postprocess
-from detection.structures import Detections, Size
-
-View = tuple[int, int]
-"""How a picture is shown: its shorter side becomes the first number, or its longer one the second if that is less."""
+from detection.structures import Detections, Size, View
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class _Picture:
         width, height = self.size[1] / reference[1], self.size[0] / reference[0]
         exact = torch.promote_types(self.features.dtype, torch.float32)
         self.ratio = self.features.new_tensor([width, height, width, height], dtype=exact)
-        self.regions: Regions = OnOneMap(detector.roi_heads, self.features, self.size)
+        self.pyramid: Pyramid | None = None
         if options.scales:
             here = self.features, self.size
             levels = [
@@ -114,7 +111,7 @@ class _Picture:
                 for view in map(member.view, options.scales)
             ]
             context = detector.roi_heads.context(self.features, [self.size])
-            self.regions = OnPyramid(detector.roi_heads, self.size, context, levels, options.region_side, options.merge)
+            self.pyramid = Pyramid(detector.roi_heads, self.size, context, levels, options.region_side, options.merge)
 
     def propose(self) -> Tensor:
         """The member's own proposals (P, 4), best first."""
@@ -124,7 +121,11 @@ class _Picture:
 
     def score(self, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (R, K + 1) and boxes (R, K, 4) of regions."""
-        scores, boxes = self.regions.score(rois * self.ratio)
+        rois = rois * self.ratio
+        if self.pyramid is not None:
+            scores, boxes = self.pyramid.score(rois)
+        else:
+            scores, boxes = self.detector.roi_heads.score_regions(self.features, [rois], [self.size])
         return scores, boxes / self.ratio
 
 

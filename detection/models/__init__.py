@@ -1,7 +1,7 @@
 """Faster R-CNN."""
 
 from detection.models.faster_rcnn import FasterRCNN, Part, describe_parameters, get_detector
-from detection.models.postprocess import postprocess
+from detection.models.postprocessing import postprocess
 from detection.models.roi_heads import RoIOptions
 from detection.models.rpn import RPNOptions
 

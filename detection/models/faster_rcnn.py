@@ -14,7 +14,7 @@ from backbones.models.vgg import VGG
 from detection.models.checks import require
 from detection.models.features import split_backbone
 from detection.models.frozen_bn import FrozenBatchNorm2d
-from detection.models.postprocess import postprocess
+from detection.models.postprocessing import postprocess
 from detection.models.roi_heads import RoIHeads, RoIOptions
 from detection.models.rpn import RPN, RPNOptions
 from detection.structures import Detections, Size, Target
@@ -222,7 +222,7 @@ class FasterRCNN(nn.Module):
             if proposals is None:
                 raise ValueError("the losses of regions alone need proposals")
             proposals = [each.to(features.device, non_blocking=True) for each in proposals]
-            losses["classification"], losses["box"] = self.roi_heads.loss(features, sizes, proposals, targets, seeds)
+            losses["classification"], losses["box"] = self.roi_heads.loss(features, proposals, sizes, targets, seeds)
         return losses
 
     def _detect(self, images: Sequence[Tensor], proposals: Sequence[Tensor] | None) -> list[Detections]:

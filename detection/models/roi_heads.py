@@ -152,9 +152,18 @@ class RoIHeads(nn.Module):
     def describe(self, features: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
         """The described regions of pictures of these sizes."""
         own, context = self.region_features(features, rois), self.context(features, sizes)
+        return self.with_context(own, context, [len(each) for each in rois])
+
+    def with_context(self, own: Tensor, context: Tensor | None, counts: Sequence[int]) -> Tensor:
+        """The described regions, of their own features (R, D) and the context of their pictures, if there is any.
+
+        Args:
+            counts: how many regions are of each picture.
+        """
         if context is None:
             return own
-        return torch.cat([own, torch.cat([each.expand(len(r), -1) for each, r in zip(context, rois, strict=True)])], 1)
+        of_each = torch.cat([each.expand(count, -1) for each, count in zip(context, counts, strict=True)])
+        return torch.cat([own, of_each], dim=1)
 
     def predict(self, described: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (R, K + 1) and deltas (R, K, 4) of described regions."""
@@ -193,8 +202,8 @@ class RoIHeads(nn.Module):
     def loss(
         self,
         features: Tensor,
-        sizes: Sequence[Size],
         proposals: Sequence[Tensor],
+        sizes: Sequence[Size],
         targets: Sequence[Target],
         seeds: Sequence[int],
     ) -> tuple[Tensor, Tensor]:

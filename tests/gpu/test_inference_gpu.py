@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detection import get_detector
-from detection.data.samples import scale_to_views
+from detection.data.samples import scale_picture
 from detection.inference.ensemble import Ensemble, Member
 from detection.inference.options import InferenceOptions
 from detection.models import RoIOptions, RPNOptions
@@ -40,7 +40,7 @@ def test_everything_together_finds_what_it_finds_on_a_cpu(merge: str) -> None:
     on_cpu = Ensemble(members, options)
     on_gpu = Ensemble([Member(copy.deepcopy(m.detector).cuda(), m.shorter, m.longest) for m in members], options)
     picture = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
-    images = scale_to_views(picture, 0, on_cpu.views).images
+    images = scale_picture(picture, 0, on_cpu.views).images
     expected, found = on_cpu(images), on_gpu(images).to("cpu")
     assert len(found) == len(expected) > 0
     torch.testing.assert_close(found.scores, expected.scores)

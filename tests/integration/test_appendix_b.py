@@ -74,7 +74,7 @@ def test_an_ensemble_of_different_backbones_and_sizes(run: Path, vgg_run: Path, 
     for name in ("AP", "AP50"):
         assert twice["coco"][name] == pytest.approx(alone["coco"][name], abs=0.5)
     everything = evaluate(tmp_path / "all", "--model", str(run), str(vgg_run), *ALL)
-    assert everything["coco"]["AP"] is not None
+    assert everything != together
 
 
 def test_detect_takes_ensembles_and_options(run: Path, vgg_run: Path, tmp_path: Path) -> None:

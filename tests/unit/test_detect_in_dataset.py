@@ -6,7 +6,7 @@ from torch import Tensor
 
 from backbones.engine.distributed import World
 from detection.data.annotations import Annotations, DetectionDataset
-from detection.data.samples import scale_to_views
+from detection.data.samples import scale_picture
 from detection.inference import detect
 from detection.inference.detect import detect_in_dataset, detect_in_picture
 from detection.structures import Detections
@@ -88,6 +88,6 @@ def test_more_processes_than_pictures(
 
 
 def test_a_side_that_rounding_changed_is_taken_as_it_is() -> None:
-    picture = scale_to_views(torch.zeros(3, 4, 1000, dtype=torch.uint8), 0, CornerEnsemble.views)
+    picture = scale_picture(torch.zeros(3, 4, 1000, dtype=torch.uint8), 0, CornerEnsemble.views)
     assert picture.images[20, 30].shape == (3, 1, 30)  # 0.12 pixels high by the scale alone
     assert detect_in_picture(CornerEnsemble(), picture).boxes.tolist() == [[0, 0, pytest.approx(1000), 4]]

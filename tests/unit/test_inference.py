@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, nms, roi_align, roi_pool
 
 from detection import get_detector
-from detection.data.samples import scale_to_views
+from detection.data.samples import scale_picture
 from detection.inference.ensemble import Ensemble, Member
 from detection.inference.options import InferenceOptions
-from detection.inference.regions import OnPyramid, adjacent_scales
+from detection.inference.pyramid import Pyramid, adjacent_scales
 from detection.models import FasterRCNN, RoIOptions, RPNOptions
-from detection.models.postprocess import vote
+from detection.models.postprocessing import vote
 from detection.structures import Detections
 
 SIZE = (96, 128)
@@ -60,7 +60,7 @@ def picture(seed: int = 0) -> Tensor:
 
 
 def find(ensemble: Ensemble, image: Tensor | None = None) -> Detections:
-    return ensemble(scale_to_views(picture() if image is None else image, 0, ensemble.views).images)
+    return ensemble(scale_picture(picture() if image is None else image, 0, ensemble.views).images)
 
 
 def alone(detector: FasterRCNN, **options: object) -> Ensemble:
@@ -107,7 +107,7 @@ def proposals_of(detector: FasterRCNN, image: Tensor) -> Tensor:
 
 def seen(image: Tensor, shorter: int) -> Tensor:
     """A picture with that shorter side."""
-    (only,) = scale_to_views(image, 0, [(shorter, 2 * shorter)]).images.values()
+    (only,) = scale_picture(image, 0, [(shorter, 2 * shorter)]).images.values()
     return only
 
 
@@ -305,14 +305,14 @@ def test_each_region_on_its_two_scales(backbone: str, options: dict, merge: str)
         rows = [merged_plainly(detector, picture(), roi, merge) for roi in rois]
     scores, boxes = (torch.stack(each) for each in zip(*rows, strict=True))
     ensemble = alone(detector, scales=SCALES, region_side=20, merge=merge)
-    images = scale_to_views(picture(), 0, ensemble.views).images
+    images = scale_picture(picture(), 0, ensemble.views).images
     assert_close(ensemble(images, rois), plainly(scores, boxes, (48, 64)))
 
 
 def test_proposals_are_of_the_trained_size() -> None:
     detector = make()
     ensemble = alone(detector, scales=[24, 72])
-    images = scale_to_views(picture(), 0, ensemble.views).images
+    images = scale_picture(picture(), 0, ensemble.views).images
     assert same(ensemble(images), ensemble(images, proposals_of(detector, seen(picture(), 48))))
 
 
@@ -346,6 +346,8 @@ def test_an_ensemble_is_the_mean_over_the_union_of_proposals() -> None:
         (a, a_boxes), (b, b_boxes) = score_one(first, small, roi), score_one(second, large, roi * ratio)
         rows.append(((a + b) / 2, (a_boxes + b_boxes / ratio) / 2))
     scores, boxes = (torch.stack(each) for each in zip(*rows, strict=True))
+    # Thresholds, NMS and the number of detections are the first one's.
+    second.roi_heads.options = RoIOptions(score_threshold=0.6, nms_iou=0.9, detections_per_image=2)
     members = [Member(first, 48, 64), Member(second, 80, 160)]
     assert_close(find(Ensemble(members, InferenceOptions()), image), plainly(scores, boxes, (48, 64)))
 
@@ -362,7 +364,7 @@ def test_given_proposals_take_the_place_of_its_own() -> None:
     detector = make()
     given_boxes = torch.tensor([[3.0, 3, 40, 44]]).double()
     ensemble = alone(detector)
-    images = scale_to_views(picture(), 0, ensemble.views).images
+    images = scale_picture(picture(), 0, ensemble.views).images
     scores, boxes = score_one(detector, seen(picture(), 48), given_boxes[0])
     assert_close(ensemble(images, given_boxes), plainly(scores[None], boxes[None], (48, 64)))
 
@@ -370,9 +372,7 @@ def test_given_proposals_take_the_place_of_its_own() -> None:
 def test_regions_without_area_are_scored_on_the_largest_scales() -> None:
     detector = make()
     features = detector.features([seen(picture(), 48)])
-    pyramid = OnPyramid(
-        detector.roi_heads, (48, 64), None, [(features, (48, 64)), (features, (48, 64))], 20, "features"
-    )
+    pyramid = Pyramid(detector.roi_heads, (48, 64), None, [(features, (48, 64)), (features, (48, 64))], 20, "features")
     with torch.no_grad():
         scores, boxes = pyramid.score(torch.tensor([[5.0, 5, 5, 5]]).double())
     assert scores.isfinite().all()

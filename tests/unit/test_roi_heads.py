@@ -11,7 +11,7 @@ from torchvision.ops import box_iou, nms, roi_align, roi_pool
 from backbones.errors import ConfigError
 from backbones.models import get_model, run_stages
 from detection.models.features import split_backbone
-from detection.models.postprocess import postprocess
+from detection.models.postprocessing import postprocess
 from detection.models.roi_heads import RoIHeads, RoIOptions
 from detection.structures import Target
 
@@ -101,7 +101,7 @@ def test_losses_in_closed_form_use_the_columns_of_the_own_class():
     constant(heads.box, answers)
     target = make_target([[20, 20, 60, 60]], [2])
     proposals = torch.tensor([[80.0, 80, 90, 90], [0, 0, 10, 10]])
-    classification, box = heads.loss(torch.randn(1, 16, 6, 6), [(96, 96)], [proposals], [target], [0])
+    classification, box = heads.loss(torch.randn(1, 16, 6, 6), [proposals], [(96, 96)], [target], [0])
     total = math.log(sum(math.exp(x) for x in (0, 1, 2, 3)))
     assert classification.item() == pytest.approx((2 * total + (total - 2)) / 3)
     assert box.item() == pytest.approx((0.5 * 0.5**2 + 1.5 + 0.5 * 0.25**2) / 3)
@@ -114,8 +114,8 @@ def test_each_picture_counts_the_same():
     nn.init.normal_(heads.box.weight)
     proposals = [jittered([40.0, 40, 70, 70], 5, 30), jittered([20.0, 20, 60, 60], 40, 30)]
     targets = [make_target([[20, 20, 60, 60]], [1]), make_target([[30, 20, 60, 60], [5, 5, 40, 50]], [2, 3])]
-    both = heads.loss(features, [(96, 96)] * 2, proposals, targets, [1, 2])
-    single = [heads.loss(features[i : i + 1], [(96, 96)], [proposals[i]], [targets[i]], [i + 1]) for i in range(2)]
+    both = heads.loss(features, proposals, [(96, 96)] * 2, targets, [1, 2])
+    single = [heads.loss(features[i : i + 1], [proposals[i]], [(96, 96)], [targets[i]], [i + 1]) for i in range(2)]
     for k in range(2):
         torch.testing.assert_close(both[k], (single[0][k] + single[1][k]) / 2)
 
@@ -124,7 +124,7 @@ def test_each_picture_counts_the_same():
 def test_pictures_without_objects(target: Target):
     proposals = torch.tensor([[10.0, 10, 40, 40], [50, 50, 80, 80]])
     heads = make_heads()  # a background that has to overlap an object: there is none
-    losses = heads.loss(torch.randn(1, 16, 6, 6), [(96, 96)], [proposals], [target], [0])
+    losses = heads.loss(torch.randn(1, 16, 6, 6), [proposals], [(96, 96)], [target], [0])
     assert [x.item() for x in losses] == [0, 0]
     regions = make_heads(background_iou_low=0.0).select(proposals, target, seed=0)
     assert (regions.weight > 0).sum() == (0 if target.ignore.any() else 2)

@@ -1,4 +1,4 @@
-"""Scoring the regions of one picture with one detector, on one feature map or on those of an image pyramid.
+"""Scoring the regions of a picture on the maps of an image pyramid (Appendix B, multi-scale testing).
 
 Shapes and names:
     S         scales of the pyramid
@@ -10,7 +10,6 @@ Shapes and names:
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,34 +19,9 @@ from detection.models.roi_heads import RoIHeads
 from detection.structures import Size
 
 
-class Regions(Protocol):
-    """A picture whose regions can be scored."""
-
-    def score(self, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and boxes of any regions."""
-
-
 @dataclass
-class OnOneMap:
-    """A picture at the trained size, as in training.
-
-    Args:
-        heads: of the detector.
-        features: (1, C, H, W), its map of the picture.
-        size: of the picture.
-    """
-
-    heads: RoIHeads
-    features: Tensor
-    size: Size
-
-    def score(self, rois: Tensor) -> tuple[Tensor, Tensor]:
-        return self.heads.score_regions(self.features, [rois], [self.size])
-
-
-@dataclass
-class OnPyramid:
-    """A picture at several scales; each region is looked at on two of them (Appendix B, multi-scale testing).
+class Pyramid:
+    """A picture at several scales; each region is looked at on two of them.
 
     The maps are made once, and kept as long as the picture is looked at.
 
@@ -68,6 +42,7 @@ class OnPyramid:
     merge: Merge
 
     def score(self, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and boxes of any regions."""
         heads = self.heads
         if self.merge == "scores":
             scores, deltas = self._best_scores(rois)
@@ -76,7 +51,7 @@ class OnPyramid:
                 features = heads.split.region(self._maximum(rois, heads.pool))
             else:
                 features = self._maximum(rois, heads.region_features)
-            logits, deltas = heads.predict(self._described(features))
+            logits, deltas = heads.predict(heads.with_context(features, self.context, [len(rois)]))
             scores = logits.softmax(dim=1)
         return scores, heads.regress(deltas, rois)
 
@@ -97,18 +72,13 @@ class OnPyramid:
         scores = rois.new_full((len(rois), classes), -math.inf)
         deltas = rois.new_zeros((len(rois), classes - 1, 4))
         for features, rows, scaled in self._on_each_scale(rois):
-            logits, new = self.heads.predict(self._described(self.heads.region_features(features, [scaled])))
+            own = self.heads.region_features(features, [scaled])
+            logits, new = self.heads.predict(self.heads.with_context(own, self.context, [len(rows)]))
             probabilities = logits.softmax(dim=1)
             better = probabilities[:, 1:] > scores[rows, 1:]
             deltas[rows] = torch.where(better[:, :, None], new, deltas[rows])
             scores[rows] = torch.maximum(probabilities, scores[rows])
         return scores, deltas
-
-    def _described(self, features: Tensor) -> Tensor:
-        """Regions with the context, where the detector has one."""
-        if self.context is None:
-            return features
-        return torch.cat([features, self.context.expand(len(features), -1)], dim=1)
 
     def _on_each_scale(self, rois: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The map of each scale, which regions are looked at on it, and these in its pixels."""
