@@ -55,7 +55,8 @@ def evaluate_detector(
 
     Args:
         model: run folders or weights.safetensors files. Several of the same classes are an ensemble: the union of their
-            proposals, each region's mean scores and boxes.
+            proposals, each region's mean scores and boxes; score threshold, NMS and number of detections are the
+            first one's.
         data: the pictures; name, root, test_split, bad_boxes and test_size count. Their size is the one trained with.
         inference: box refinement and voting, the image pyramid.
         output: a folder for the results; without it they are only printed.

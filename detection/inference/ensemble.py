@@ -73,7 +73,8 @@ class Ensemble:
         rois = proposals.to(pictures[0].features.device, non_blocking=True)
         scores, boxes = _mean(picture.score(rois) for picture in pictures)
         if self.options.refine:
-            again = clip_boxes_to_image(likeliest_boxes(scores, boxes), size)
+            # Of a diverged network too: RoI align crashes on boxes that are no numbers.
+            again = clip_boxes_to_image(likeliest_boxes(scores, boxes).nan_to_num(0.0), size)
             new_scores, new_boxes = _mean(picture.score(again) for picture in pictures)
             scores, boxes = torch.cat([scores, new_scores]), torch.cat([boxes, new_boxes])
         roi_options = self.members[0].detector.roi_heads.options
@@ -110,7 +111,7 @@ class _Picture:
                 here if view == member.trained_view else (detector.features([images[view]]), _size(images[view]))
                 for view in map(member.view, options.scales)
             ]
-            context = detector.roi_heads.context(self.features, [self.size])
+            context = detector.roi_heads.context(self.features, self.size)
             self.pyramid = Pyramid(detector.roi_heads, self.size, context, levels, options.region_side, options.merge)
 
     def propose(self) -> Tensor:
@@ -121,12 +122,15 @@ class _Picture:
 
     def score(self, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (R, K + 1) and boxes (R, K, 4) of regions."""
-        rois = rois * self.ratio
-        if self.pyramid is not None:
-            scores, boxes = self.pyramid.score(rois)
-        else:
-            scores, boxes = self.detector.roi_heads.score_regions(self.features, [rois], [self.size])
+        # As many at a time as the member is tested with alone, so that an ensemble needs no more memory.
+        portions = (rois * self.ratio).split(self.detector.rpn.options.post_nms_test)
+        scores, boxes = (torch.cat(each) for each in zip(*map(self._score, portions), strict=True))
         return scores, boxes / self.ratio
+
+    def _score(self, rois: Tensor) -> tuple[Tensor, Tensor]:
+        if self.pyramid is not None:
+            return self.pyramid.score(rois)
+        return self.detector.roi_heads.score_regions(self.features, [rois], [self.size])
 
 
 def likeliest_boxes(scores: Tensor, boxes: Tensor) -> Tensor:

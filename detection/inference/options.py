@@ -1,7 +1,7 @@
 """What a detector is tested with beyond the plain way (Appendix B)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from backbones.errors import ConfigError
 from backbones.weights import is_side
@@ -41,5 +41,9 @@ class InferenceOptions:
             raise ConfigError(f"inference.scales {self.scales}: give them in rising order, each once")
         if self.region_side < 1:
             raise ConfigError(f"inference.region_side {self.region_side}: give 1 or more")
-        if self.merge not in ("pooled", "features", "scores"):
-            raise ConfigError(f"inference.merge {self.merge!r}: give pooled, features or scores")
+        if self.merge not in get_args(Merge):
+            raise ConfigError(f"inference.merge {self.merge!r}: give {', '.join(get_args(Merge))}")
+        for key in ("region_side", "merge"):
+            value = getattr(self, key)
+            if not self.scales and value != getattr(InferenceOptions, key):
+                raise ConfigError(f"inference.{key} {value}: is about scales; name some, by inference.scales")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detection.inference.options import Merge
-from detection.models.roi_heads import RoIHeads
+from detection.models.roi_heads import RoIHeads, with_context
 from detection.structures import Size
 
 
@@ -51,7 +51,7 @@ class Pyramid:
                 features = heads.split.region(self._maximum(rois, heads.pool))
             else:
                 features = self._maximum(rois, heads.region_features)
-            logits, deltas = heads.predict(heads.with_context(features, self.context, [len(rois)]))
+            logits, deltas = heads.predict(with_context(features, self.context))
             scores = logits.softmax(dim=1)
         return scores, heads.regress(deltas, rois)
 
@@ -73,7 +73,7 @@ class Pyramid:
         deltas = rois.new_zeros((len(rois), classes - 1, 4))
         for features, rows, scaled in self._on_each_scale(rois):
             own = self.heads.region_features(features, [scaled])
-            logits, new = self.heads.predict(self.heads.with_context(own, self.context, [len(rows)]))
+            logits, new = self.heads.predict(with_context(own, self.context))
             probabilities = logits.softmax(dim=1)
             better = probabilities[:, 1:] > scores[rows, 1:]
             deltas[rows] = torch.where(better[:, :, None], new, deltas[rows])
@@ -84,9 +84,9 @@ class Pyramid:
         """The map of each scale, which regions are looked at on it, and these in its pixels."""
         height, width = self.size
         factors = [math.sqrt((h / height) * (w / width)) for _, (h, w) in self.levels]
-        chosen = adjacent_scales(rois, factors, self.region_side)
+        chosen = adjacent_scales(rois, factors, self.region_side).cpu()  # a GPU is waited for once, not at each scale
         for i, (features, (h, w)) in enumerate(self.levels):
-            rows = (chosen == i).any(dim=1).nonzero()[:, 0]
+            rows = (chosen == i).any(dim=1).nonzero()[:, 0].to(rois.device)
             if len(rows):
                 ratio = rois.new_tensor([w / width, h / height, w / width, h / height])
                 yield features, rows, rois[rows] * ratio

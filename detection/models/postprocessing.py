@@ -42,6 +42,12 @@ def vote(kept: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         (M, 4), for each kept box the mean over the boxes of its class that overlap it by VOTING_IOU or more, itself
         among them.
     """
+    # Under autocast the product would be one of bfloat16, which has no 603.
+    with torch.autocast(boxes.device.type, enabled=False):
+        return _mean_of_voters(kept, boxes, scores, labels)
+
+
+def _mean_of_voters(kept: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     same = (labels[kept, None] == labels) & (box_iou(boxes[kept], boxes) >= VOTING_IOU)
     same[torch.arange(len(kept), device=kept.device), kept] = True  # a box without area has an IoU of 0 with itself
     weights = same * scores

@@ -143,27 +143,19 @@ class RoIHeads(nn.Module):
         """The features (R, D) of regions."""
         return self.split.region(self.pool(features, rois))
 
-    def context(self, features: Tensor, sizes: Sequence[Size]) -> Tensor | None:
-        """The context (N, D) of pictures of these sizes; None for a detector without."""
-        if not self.options.context:
-            return None
-        return self.region_features(features, [features.new_tensor([[0, 0, width, height]]) for height, width in sizes])
+    def context(self, features: Tensor, size: Size) -> Tensor | None:
+        """The context (1, D) of one picture of this size with the map (1, C, H, W); None for a detector without."""
+        return self.region_features(features, [_whole(features, size)]) if self.options.context else None
 
     def describe(self, features: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
         """The described regions of pictures of these sizes."""
-        own, context = self.region_features(features, rois), self.context(features, sizes)
-        return self.with_context(own, context, [len(each) for each in rois])
-
-    def with_context(self, own: Tensor, context: Tensor | None, counts: Sequence[int]) -> Tensor:
-        """The described regions, of their own features (R, D) and the context of their pictures, if there is any.
-
-        Args:
-            counts: how many regions are of each picture.
-        """
-        if context is None:
-            return own
-        of_each = torch.cat([each.expand(count, -1) for each, count in zip(context, counts, strict=True)])
-        return torch.cat([own, of_each], dim=1)
+        if not self.options.context:
+            return self.region_features(features, rois)
+        # Regions and whole pictures in one pass: live batch norm has to see them together.
+        wholes = (_whole(features, size) for size in sizes)
+        everything = self.region_features(features, [torch.cat(each) for each in zip(rois, wholes, strict=True)])
+        parts = everything.split([len(each) + 1 for each in rois])
+        return torch.cat([with_context(part[:-1], part[-1:]) for part in parts])
 
     def predict(self, described: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (R, K + 1) and deltas (R, K, 4) of described regions."""
@@ -222,3 +214,14 @@ class RoIHeads(nn.Module):
         own_class = deltas[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(min=0)]
         box = F.smooth_l1_loss(own_class, goals, reduction="none").sum(dim=1)
         return (classification * weight).sum(), (box * weight * (labels > 0)).sum()
+
+
+def with_context(own: Tensor, context: Tensor | None) -> Tensor:
+    """Described regions of one picture, from their own features (R, D) and its context (1, D), if there is any."""
+    return own if context is None else torch.cat([own, context.expand(len(own), -1)], dim=1)
+
+
+def _whole(features: Tensor, size: Size) -> Tensor:
+    """The whole picture as a region (1, 4); float32 at least, since bfloat16 has no 603."""
+    exact = torch.promote_types(features.dtype, torch.float32)
+    return torch.tensor([[0, 0, size[1], size[0]]], dtype=exact, device=features.device)

@@ -73,8 +73,9 @@ def test_an_ensemble_of_different_backbones_and_sizes(run: Path, vgg_run: Path, 
     twice = evaluate(tmp_path / "twice", "--model", str(run), str(run))
     for name in ("AP", "AP50"):
         assert twice["coco"][name] == pytest.approx(alone["coco"][name], abs=0.5)
-    everything = evaluate(tmp_path / "all", "--model", str(run), str(vgg_run), *ALL)
-    assert everything != together
+    evaluate(tmp_path / "all", "--model", str(run), str(vgg_run), *ALL)
+    files = [(tmp_path / name / "detections.json").read_bytes() for name in ("both", "one", "all")]
+    assert len(set(files)) == 3
 
 
 def test_detect_takes_ensembles_and_options(run: Path, vgg_run: Path, tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_bad_input(run: Path, resnet: Path, tmp_path: Path, capsys: pytest.Captu
         (["--model", str(run), *SHAPES, "--inference.scales", "[small]"], "inference.scales"),
         (["--model", str(run), *SHAPES, "--inference.merge", "mean"], "inference.merge"),
         (["--model", str(run), *SHAPES, "--inference.region_side", "0"], "inference.region_side 0"),
+        (["--model", str(run), *SHAPES, "--inference.merge", "scores"], "inference.merge scores: is about scales"),
         (["--model", "/nowhere", *SHAPES], "/nowhere"),
         (["--model", odd, *SHAPES], "odd.safetensors"),
         (["--model", cut, *SHAPES], "cut.safetensors"),

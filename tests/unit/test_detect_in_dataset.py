@@ -22,11 +22,13 @@ class CornerEnsemble:
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, ...]] = []
+        self.given: list[Tensor | None] = []
 
     def __call__(self, images: dict[tuple[int, int], Tensor], proposals: Tensor | None) -> Detections:
         image, half = (images[view] for view in self.views)
         assert [max(1, round(side / 2)) for side in image.shape[1:]] == pytest.approx(half.shape[1:], abs=1)
         self.seen.append(tuple(image.shape[1:]))
+        self.given.append(proposals)
         return Detections(
             torch.tensor([[0.0, 0, image.shape[2], image.shape[1]]]),
             image[:1, 0, 0] / 255,
@@ -91,3 +93,9 @@ def test_a_side_that_rounding_changed_is_taken_as_it_is() -> None:
     picture = scale_picture(torch.zeros(3, 4, 1000, dtype=torch.uint8), 0, CornerEnsemble.views)
     assert picture.images[20, 30].shape == (3, 1, 30)  # 0.12 pixels high by the scale alone
     assert detect_in_picture(CornerEnsemble(), picture).boxes.tolist() == [[0, 0, pytest.approx(1000), 4]]
+
+
+def test_each_picture_is_given_its_own_proposals() -> None:
+    ensemble = CornerEnsemble()
+    detect_in_dataset(ensemble, dataset(), world=ALONE, proposals=lambda index: torch.full((1, 4), float(index)))
+    assert [float(each[0, 0]) for each in ensemble.given if each is not None] == [0, 1, 2, 3, 4]

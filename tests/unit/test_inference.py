@@ -1,6 +1,7 @@
 """Box refinement, voting, the image pyramid and ensembles against slow, plain implementations (Appendix B)."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,12 @@ from torchvision.ops import clip_boxes_to_image, nms, roi_align, roi_pool
 
 from detection import get_detector
 from detection.data.samples import scale_picture
-from detection.inference.ensemble import Ensemble, Member
+from detection.inference.ensemble import Ensemble, Member, likeliest_boxes
 from detection.inference.options import InferenceOptions
 from detection.inference.pyramid import Pyramid, adjacent_scales
 from detection.models import FasterRCNN, RoIOptions, RPNOptions
 from detection.models.postprocessing import vote
-from detection.structures import Detections
+from detection.structures import Detections, Target
 
 SIZE = (96, 128)
 TRAINED = (48, 64)
@@ -185,6 +186,18 @@ def test_refinement_changes_nothing_where_regression_is_zero(voting: bool) -> No
     assert_close(find(alone(detector, refine=True, vote=voting)), find(alone(detector, vote=voting)))
 
 
+def test_the_box_that_is_pooled_again_is_that_of_the_likeliest_class_however_likely_the_background() -> None:
+    scores = torch.tensor([[0.9, 0.01, 0.02, 0.07], [0.1, 0.2, 0.6, 0.1], [0.5, 0.3, 0.1, 0.1]])
+    boxes = torch.arange(36.0).view(3, 3, 4)
+    assert torch.equal(likeliest_boxes(scores, boxes), torch.stack([boxes[0, 2], boxes[1, 1], boxes[2, 0]]))
+
+
+def test_refinement_survives_a_network_that_answers_no_numbers() -> None:
+    detector = make()
+    nn.init.constant_(detector.roi_heads.box.bias, math.nan)
+    find(alone(detector, refine=True, vote=True))
+
+
 def test_voting_alone() -> None:
     detector, image = make(), seen(picture(), 48)
     rows = [score_one(detector, image, roi) for roi in proposals_of(detector, image)]
@@ -347,7 +360,8 @@ def test_an_ensemble_is_the_mean_over_the_union_of_proposals() -> None:
         rows.append(((a + b) / 2, (a_boxes + b_boxes / ratio) / 2))
     scores, boxes = (torch.stack(each) for each in zip(*rows, strict=True))
     # Thresholds, NMS and the number of detections are the first one's.
-    second.roi_heads.options = RoIOptions(score_threshold=0.6, nms_iou=0.9, detections_per_image=2)
+    theirs = second.roi_heads.options
+    second.roi_heads.options = replace(theirs, score_threshold=0.6, nms_iou=0.9, detections_per_image=2)
     members = [Member(first, 48, 64), Member(second, 80, 160)]
     assert_close(find(Ensemble(members, InferenceOptions()), image), plainly(scores, boxes, (48, 64)))
 
@@ -379,6 +393,45 @@ def test_regions_without_area_are_scored_on_the_largest_scales() -> None:
     assert boxes.isfinite().all()
 
 
+def test_votes_are_counted_in_full_precision_under_autocast() -> None:
+    box = torch.tensor([[101.3, 203.7, 997.4, 601.2]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(vote(torch.tensor([0]), box, torch.tensor([0.7]), torch.tensor([0])), box)
+
+
+def test_the_whole_picture_is_exact_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, pooled = make(context=True).float(), []
+    plain = detector.roi_heads.pool
+    monkeypatch.setattr(
+        detector.roi_heads, "pool", lambda f, rois: pooled.append(rois[0][-1].tolist()) or plain(f, rois)
+    )
+    image = torch.zeros(3, 301, 603, dtype=torch.uint8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        find(Ensemble([Member(detector, 301, 603)], InferenceOptions()), image)
+    assert pooled == [[0, 0, 603, 301]]
+
+
+def test_live_batch_norm_sees_regions_and_whole_pictures_together() -> None:
+    """Also where a picture alone has too few pixels for statistics."""
+    detector = make(context=True, background_iou_low=0.0, pool_size=2).train()
+    counters = [name for name in detector.state_dict() if name.endswith("num_batches_tracked")]
+    before = {name: int(detector.state_dict()[name]) for name in counters}
+    target = Target(torch.tensor([[4.0, 4, 30, 30]]), torch.tensor([1]), torch.tensor([False]))
+    detector([seen(picture(), 48)], [target], [0])
+    assert {int(detector.state_dict()[name]) - before[name] for name in counters} == {1}
+
+
+def test_regions_are_scored_no_more_at_a_time_than_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, scored = make(), []
+    plain = detector.roi_heads.pool
+    monkeypatch.setattr(detector.roi_heads, "pool", lambda f, rois: scored.append(len(rois[0])) or plain(f, rois))
+    found = find(Ensemble([Member(detector, *TRAINED)] * 3, InferenceOptions()))
+    most = len(proposals_of(detector, seen(picture(), 48)))
+    assert max(scored) <= 12
+    assert sum(scored) == 9 * most
+    assert_close(found, find(alone(detector)))
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_everything_together_runs_in_any_precision(precision: torch.dtype) -> None:
     first, second = make(context=True).float(), make("resnet50", context=True).float()
@@ -388,4 +441,4 @@ def test_everything_together_runs_in_any_precision(precision: torch.dtype) -> No
         found = find(ensemble)
     assert len(found) > 0
     assert found.boxes.isfinite().all()
-    assert found.scores.dtype == torch.float32
+    assert found.scores.dtype == found.boxes.dtype == torch.float32

@@ -61,7 +61,7 @@ def test_losses_and_gradients_equal_a_plain_implementation(
     ours = HEADS[low]
     ours.zero_grad()
     classification, box = ours.loss(
-        FEATURES, [(SIDE, SIDE)], [torch.tensor(proposals).float()], [target(objects)], [seed]
+        FEATURES, [torch.tensor(proposals).float()], [(SIDE, SIDE)], [target(objects)], [seed]
     )
     (classification + box).backward()
 
