@@ -136,6 +136,7 @@ class DetectionDataset:
         dropped: boxes that were left out because they had no area.
         annotated: False where the objects are not published (a challenge's test set): there are none here then, which
             says nothing of the pictures.
+        without_boxes: pictures that were left out because only some of the set have boxes (ImageNet localisation).
     """
 
     annotations: Annotations
@@ -143,6 +144,7 @@ class DetectionDataset:
     repaired: int = 0
     dropped: int = 0
     annotated: bool = True
+    without_boxes: int = 0
 
     def __len__(self) -> int:
         return len(self.annotations)
