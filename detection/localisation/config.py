@@ -8,6 +8,7 @@ from backbones.engine.loop import TrainOptions
 from backbones.errors import ConfigError
 from backbones.weights import LARGEST_SIDE
 from detection.config import AnchorConfig, BackboneConfig
+from detection.localisation.regions import RegionOptions
 from detection.localisation.rpn import ClassRPNOptions
 from detection.localisation.testing import Protocol
 
@@ -20,6 +21,7 @@ class LocalisationData:
         root: the folder of the data.
         train_split: trained on.
         test_split: tested on; null: not tested.
+        test_count: at most so many of its pictures, evenly spaced; null: all.
         crop_size: side of the training crops in pixels (and of the regions of the R-CNN step).
         scale_range: of the picture's shorter side in training, from which crops are cut (3.4).
         flip: train on mirror images too.
@@ -33,6 +35,7 @@ class LocalisationData:
     root: str | None = None
     train_split: str = "train"
     test_split: str | None = "val"
+    test_count: int | None = None
     crop_size: int = 224
     scale_range: tuple[int, int] = (256, 480)
     flip: bool = True
@@ -55,7 +58,11 @@ class LocaliserConfig(TrainingConfig):
         backbone: the network; `weights` is needed.
         data: the pictures.
         anchors: the boxes that the RPN starts from, in pixels of the resized picture.
-        rpn: the per-class RPN.
+        part: "rpn" trains the per-class RPN; "rcnn" the network of the R-CNN step, which gives the proposals of such an
+            RPN new scores and boxes.
+        rpn: the per-class RPN; for the part "rcnn" that of `proposals_from` counts.
+        regions: which regions the R-CNN step is trained and tested on.
+        proposals_from: for the part "rcnn", a run folder or weights file of the part "rpn".
         protocol: how the pictures are shown in the test at the end; "center", that of the tests during training, is
             always among them.
     """
@@ -63,7 +70,10 @@ class LocaliserConfig(TrainingConfig):
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(freeze_stages=[]))
     data: LocalisationData = field(default_factory=LocalisationData)
     anchors: AnchorConfig = field(default_factory=lambda: AnchorConfig(scales=[64.0, 128.0, 256.0]))
+    part: Literal["rpn", "rcnn"] = "rpn"
     rpn: ClassRPNOptions = field(default_factory=ClassRPNOptions)
+    regions: RegionOptions = field(default_factory=RegionOptions)
+    proposals_from: str | None = None
     protocol: list[Protocol] = field(default_factory=lambda: ["center"])
     train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=256))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.01))
@@ -92,6 +102,8 @@ def check_data(data: LocalisationData) -> None:
         )
     if not data.crop_size <= data.test_resize <= LARGEST_SIDE:
         raise ConfigError(f"data.test_resize {data.test_resize}: give data.crop_size {data.crop_size} or more")
+    if data.test_count is not None and data.test_count < 1:
+        raise ConfigError(f"data.test_count {data.test_count}: give 1 or more, or null")
     if not 0 <= data.min_visible <= 1:
         raise ConfigError(f"data.min_visible {data.min_visible}: give a part from 0 to 1")
     check_scales(data.test_scales, "data.test_scales")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
+from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import World, join_world
 from backbones.engine.run import check_writable, write_json
@@ -15,15 +16,18 @@ from detection.data.readers import for_testing
 from detection.localisation.config import LocalisationData, check_scales, default_scales
 from detection.localisation.predictions import draw_sheet, prediction_records
 from detection.localisation.protocols import score_localiser, showings_of
+from detection.localisation.regions import RegionOptions
 from detection.localisation.scoring import format_errors
-from detection.localisation.testing import Protocol, Running
-from detection.localisation.train import Classifier
-from detection.localisation.weights import load_localiser
+from detection.localisation.subset import evenly_spaced
+from detection.localisation.testing import Protocol, Rescoring, Running
+from detection.localisation.training import Classifier
+from detection.localisation.weights import load_localiser, load_regions
 
 
 def evaluate_localiser(
     model: str,
     data: LocalisationData,
+    rcnn: str | None = None,
     classifier: str | None = None,
     protocol: list[Protocol] = ["center"],  # noqa: B006 (jsonargparse reads the default)
     output: str | None = None,
@@ -41,7 +45,9 @@ def evaluate_localiser(
 
     Args:
         model: a run folder or weights.safetensors file of train_localiser.
-        data: the pictures; root, test_split, test_scales and bad_boxes count.
+        data: the pictures; root, test_split, test_count, test_scales and bad_boxes count.
+        rcnn: a run folder or weights.safetensors file of train_localiser --part rcnn, whose network gives the
+            localiser's proposals new scores and boxes; both are tested.
         classifier: a run folder or weights.safetensors file of a classifier of the same classes, which sees the central
             crop for "center" and the whole picture at several scales for "dense".
         protocol: "center" shows the central crop, "dense" the whole picture at several scales, and its mirror images.
@@ -60,12 +66,16 @@ def evaluate_localiser(
         raise ConfigError("data.root is missing: name the folder of the CLS-LOC data")
     if not data.test_split:
         raise ConfigError("data.test_split is missing: name the split to test on")
+    if data.test_count is not None and data.test_count < 1:
+        raise ConfigError(f"data.test_count {data.test_count}: give 1 or more, or null")
     check_scales(data.test_scales, "data.test_scales")
     with join_world(device) as world:
         set_determinism(False, one_size=False)
         localiser, metadata = load_localiser(model)
+        rescoring = None if rcnn is None else _load_rescoring(rcnn, model, metadata.classes, world)
         predictor = None if classifier is None else _load_predictor(classifier, model, metadata.classes, world)
         dataset = read_cls_loc(data.root, data.test_split, metadata.classes, bad_boxes=for_testing(data.bad_boxes))
+        dataset = evenly_spaced(dataset, data.test_count)
         for file in (output, predictions, sheet):
             if file:
                 check_writable(Path(file))
@@ -76,6 +86,7 @@ def evaluate_localiser(
             showings_of(protocol, metadata, scales),
             Running(world, precision, workers),
             predictor,
+            rescoring,
         )
         if not world.is_main:
             return
@@ -93,15 +104,23 @@ def evaluate_localiser(
 
 
 def _load_predictor(path: str, model: str, classes: list[str], world: World) -> Classifier:
-    """A classifier of the localiser's classes. Raises CheckpointError if they are others."""
     network, metadata = load_classifier(path)
-    if metadata.classes != classes:
-        others = [name for name in metadata.classes if name not in classes]
-        which = f"'{others[0]}' is none of its" if others else "in number or order they are not its"
-        raise CheckpointError(
-            f"{path}: has {len(metadata.classes)} classes, not those of {model}: {which} {len(classes)}"
-        )
+    _check_classes(path, metadata.classes, model, classes)
     return network.to(world.device), metadata
+
+
+def _load_rescoring(path: str, model: str, classes: list[str], world: World) -> Rescoring:
+    network, metadata = load_regions(path)
+    _check_classes(path, metadata.classes, model, classes)
+    return Rescoring(network.to(world.device), metadata.input_size, RegionOptions(**metadata.detector["regions"]))
+
+
+def _check_classes(path: str, found: list[str], model: str, classes: list[str]) -> None:
+    """Raises CheckpointError where a network's classes are not those of the localiser."""
+    if found != classes:
+        others = [name for name in found if name not in classes]
+        which = f"'{printable(others[0])}' is none of its" if others else "in number or order they are not its"
+        raise CheckpointError(f"{path}: its classes are not those of {model}: {which} {len(classes)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

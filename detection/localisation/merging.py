@@ -7,6 +7,9 @@ from torchvision.ops import box_iou, nms
 VOTE_IOU = 0.5
 """Boxes that overlap the best one this much vote with it."""
 
+SMALLEST = 1.0
+"""Proposals have at least this width and height, in pixels of the picture."""
+
 
 def best_box(scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """The box with the best score: scores (n,) and boxes (n, 4) to a score () and a box (4,)."""
@@ -33,6 +36,19 @@ def vote(scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return score, (boxes[near] * weight[:, None]).sum(dim=0) / weight.sum()
 
 
-def propose(scores: Tensor, boxes: Tensor, *, nms_iou: float, most: int) -> Tensor:
-    """The best boxes (R, 4), best first, R at most `most`, none of which overlaps a better one more than `nms_iou`."""
+def propose(scores: Tensor, boxes: Tensor, picture: Tensor, *, nms_iou: float, most: int) -> Tensor:
+    """The best boxes (R, 4), best first, none of which overlaps a better one more than `nms_iou`.
+
+    Boxes smaller than SMALLEST are left out; where all are, the whole picture is the only proposal.
+
+    Args:
+        scores: (n,).
+        boxes: (n, 4), in the pixels of the picture.
+        picture: (3, H, W).
+        most: R is at most this.
+    """
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST).all(dim=1)
+    if not large.any():
+        return boxes.new_tensor([[0, 0, picture.shape[2], picture.shape[1]]])
+    scores, boxes = scores[large], boxes[large]
     return boxes[nms(boxes, scores, nms_iou)[:most]]

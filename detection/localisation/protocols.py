@@ -11,7 +11,7 @@ from backbones.weights import WeightsMetadata
 from detection.data.annotations import DetectionDataset
 from detection.localisation.model import Localiser
 from detection.localisation.scoring import localisation_results, own_class, predict_classes, whole_pictures
-from detection.localisation.testing import Located, Protocol, Running, Showing, localise
+from detection.localisation.testing import Located, Protocol, Rescoring, Running, Showing, localise
 
 PICTURE_BOX = "picture_box"
 """The name of what every localiser must beat: the box of the whole picture."""
@@ -38,6 +38,7 @@ def score_localiser(
     showings: Sequence[Showing],
     running: Running,
     classifier: tuple[StagedNetwork, WeightsMetadata] | None,
+    rescoring: Rescoring | None = None,
 ) -> Tested:
     """Tests a localiser; the same in every process.
 
@@ -45,6 +46,7 @@ def score_localiser(
         localiser: in eval mode.
         showings: how pictures are shown, one after the other.
         classifier: in eval mode, on the same device; None where only the picture's own class is asked for.
+        rescoring: see `localise`.
     """
     tested, annotations = Tested(), dataset.annotations
     own = own_class(annotations)
@@ -52,9 +54,9 @@ def score_localiser(
         name = showing.protocol
         predicted = None if classifier is None else predict_classes(*classifier, dataset, name, running)
         labels = own if predicted is None else torch.cat([own, predicted], dim=1)
-        found = localise(localiser, dataset, labels, showing, running)
-        tested.labels[name], tested.found[name] = labels, found
-        tested.results[name] = _results(dataset, labels, found.boxes)
+        for way, found in localise(localiser, dataset, labels, showing, running, rescoring).items():
+            tested.labels[way], tested.found[way] = labels, found
+            tested.results[way] = _results(dataset, labels, found.boxes)
     labels = tested.labels[showings[0].protocol]
     tested.results[PICTURE_BOX] = _results(dataset, labels, whole_pictures(annotations, labels.shape[1]))
     return tested

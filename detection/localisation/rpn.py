@@ -42,8 +42,6 @@ class ClassRPNOptions:
         positive_iou: anchors that overlap an object this much are positive (as are the best for an object).
         negative_iou: anchors that overlap every object less than this are negative.
         smooth_l1_sigma: the box loss is quadratic below 1 / sigma^2.
-        nms_iou: of the proposals for the R-CNN step, those that overlap a better one more than this are dropped.
-        proposals: how many of them are left for each class.
     """
 
     stage: str = "conv5"
@@ -53,14 +51,12 @@ class ClassRPNOptions:
     positive_iou: float = 0.7
     negative_iou: float = 0.3
     smooth_l1_sigma: float = 3.0
-    nms_iou: float = 0.7
-    proposals: int = 200
 
     def __post_init__(self) -> None:
         require_types(self, "rpn")
-        for key in ("channels", "anchors_per_image", "proposals"):
+        for key in ("channels", "anchors_per_image"):
             require(getattr(self, key) >= 1, f"rpn.{key}", getattr(self, key), "1 or more")
-        for key in ("positive_fraction", "positive_iou", "negative_iou", "nms_iou"):
+        for key in ("positive_fraction", "positive_iou", "negative_iou"):
             require(0 <= getattr(self, key) <= 1, f"rpn.{key}", getattr(self, key), "in [0, 1]")
         require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", self.negative_iou, "at most positive_iou")
         require(1e-3 <= self.smooth_l1_sigma <= 1e3, "rpn.smooth_l1_sigma", self.smooth_l1_sigma, "in [0.001, 1000]")

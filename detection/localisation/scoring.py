@@ -63,7 +63,7 @@ def as_classification(dataset: DetectionDataset) -> ClassificationDataset:
 
 def own_class(annotations: Annotations) -> Tensor:
     """The class (N, 1) of each picture, in 1..K: what an oracle says."""
-    return torch.from_numpy(picture_labels(annotations).copy())[:, None]
+    return torch.from_numpy(picture_labels(annotations))[:, None]
 
 
 def localisation_results(

@@ -17,8 +17,9 @@ from backbones.engine.distributed import World, gather_objects
 from backbones.errors import DataError
 from backbones.progress import progress_bar
 from detection.data.annotations import DetectionDataset
-from detection.localisation.merging import best_box, vote
+from detection.localisation.merging import best_box, propose, vote
 from detection.localisation.model import Localiser
+from detection.localisation.regions import RegionNetwork, RegionOptions
 from detection.localisation.views import View, center_view, whole_views
 
 Protocol = Literal["center", "dense"]
@@ -86,21 +87,65 @@ class Running:
     batch_size: int = 16
 
 
+@dataclass(frozen=True)
+class Rescoring:
+    """The R-CNN step: its network, in eval mode, the side in pixels of the regions that it is shown, and which these are."""
+
+    network: RegionNetwork
+    size: int
+    options: RegionOptions
+
+
 def localise(
-    localiser: Localiser, dataset: DetectionDataset, labels: Tensor, showing: Showing, running: Running
-) -> Located:
+    localiser: Localiser,
+    dataset: DetectionDataset,
+    labels: Tensor,
+    showing: Showing,
+    running: Running,
+    rescoring: Rescoring | None = None,
+) -> dict[str, Located]:
     """The box of each class that is asked for, in every picture; the same in every process, on the CPU.
 
     Args:
         localiser: in eval mode.
         labels: (N, P), the classes asked for in each picture, in 1..K.
+        rescoring: gives the localiser's proposals new scores and boxes.
+
+    Returns:
+        By the name of the protocol; with `rescoring` also what came of it, by that name and "_rcnn".
     """
     choose = best_box if showing.protocol == "center" else vote
-    found: list[tuple[int, Tensor, Tensor]] = []
+    ways = [str(showing.protocol), *([f"{showing.protocol}_rcnn"] if rescoring else [])]
+    found: dict[str, list[tuple[int, Tensor, Tensor]]] = {way: [] for way in ways}
     for shown, scores, boxes in candidates(localiser, dataset, labels, showing, running):
-        best_scores, best_boxes = zip(*(choose(*each) for each in zip(scores, boxes, strict=True)), strict=True)
-        found.append((shown.index, torch.stack(best_scores).cpu(), torch.stack(best_boxes).cpu()))
-    return gather(found, len(dataset))
+        chosen = [[choose(*each) for each in zip(scores, boxes, strict=True)]]
+        if rescoring:
+            with autocast(running.precision, running.world.device):
+                chosen.append(_rescore(rescoring, shown, labels[shown.index], scores, boxes))
+        for way, answers in zip(ways, chosen, strict=True):
+            best_scores, best_boxes = (torch.stack(each).cpu() for each in zip(*answers, strict=True))
+            found[way].append((shown.index, best_scores, best_boxes))
+    return {way: gather(each, len(dataset)) for way, each in found.items()}
+
+
+def _rescore(
+    rescoring: Rescoring, shown: Shown, labels: Tensor, scores: Tensor, boxes: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """The score () and the box (4,) of each class (P,) from regions: they vote. A class asked for twice goes in once.
+
+    Args:
+        scores, boxes: see `candidates`.
+    """
+    options, places = rescoring.options, {int(label): place for place, label in enumerate(labels)}
+    proposals = [
+        propose(scores[place], boxes[place], shown.picture, nms_iou=options.nms_iou, most=options.proposals)
+        for place in places.values()
+    ]
+    counts = [len(each) for each in proposals]
+    asked = torch.tensor(list(places)).repeat_interleave(torch.tensor(counts))
+    new = rescoring.network.rescore(shown.picture, torch.cat(proposals), asked, rescoring.size)
+    answers = dict(zip(places, map(vote, *(each.split(counts) for each in new)), strict=True))
+    return [answers[int(label)] for label in labels]
 
 
 def gather(found: list[tuple[int, Tensor, Tensor]], count: int) -> Located:

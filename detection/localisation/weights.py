@@ -1,15 +1,20 @@
-"""Localisers to and from weights files that rebuild them."""
+"""Localisers, and the networks of the R-CNN step, to and from weights files that rebuild them."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.errors import CheckpointError, ConfigError
-from backbones.weights import WeightsMetadata, load_state, load_weights, save_weights
+from backbones.weights import WeightsMetadata, load_state, load_weights
 from detection.localisation.model import Localiser, build_backbone
+from detection.localisation.regions import RegionNetwork, RegionOptions
 from detection.localisation.rpn import ClassRPNOptions
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def localiser_metadata(
@@ -24,16 +29,13 @@ def localiser_metadata(
     crop_size: int,
     shorter: int,
 ) -> WeightsMetadata:
-    """What a localiser's weights file says of it; architecture and normalisation are those of its backbone.
-
-    A mean per pixel becomes one per channel: pictures of all sizes are shown to it.
-    """
+    """What a localiser's weights file says of it; architecture and normalisation are those of its backbone."""
     return WeightsMetadata(
         task="localisation",
         architecture=backbone.architecture,
         options=backbone.options,
         classes=classes,
-        mean=torch.tensor(backbone.mean).reshape(3, -1).mean(dim=1).tolist(),
+        mean=_mean_of_channels(backbone),
         std=backbone.std,
         input_size=crop_size,
         test_resize=shorter,
@@ -61,11 +63,6 @@ def build_localiser(metadata: WeightsMetadata) -> Localiser:
     )
 
 
-def save_localiser(path: Path, network: nn.Module, metadata: WeightsMetadata) -> None:
-    """Writes a weights file, whole or not at all."""
-    save_weights(path, network.state_dict(), metadata)
-
-
 def load_localiser(path: str | Path) -> tuple[Localiser, WeightsMetadata]:
     """Rebuilds a localiser from its weights file or run folder, in eval mode.
 
@@ -75,13 +72,74 @@ def load_localiser(path: str | Path) -> tuple[Localiser, WeightsMetadata]:
     state, metadata = load_weights(path)
     if metadata.task != "localisation":
         raise CheckpointError(f"{path}: holds a {metadata.task} network, not a localiser (a run of train_localiser.py)")
+    if metadata.test_resize is None or metadata.test_resize < metadata.input_size:
+        raise CheckpointError(f"{path}: its metadata's test_resize is not a side of {metadata.input_size} or more")
+    return _rebuild(path, state, metadata, build_localiser), metadata
+
+
+def region_metadata(
+    backbone: WeightsMetadata,
+    classes: list[str],
+    *,
+    norm: str,
+    freeze_stages: list[str],
+    options: RegionOptions,
+    size: int,
+) -> WeightsMetadata:
+    """What the weights file of an R-CNN step's network says of it.
+
+    Args:
+        size: of the regions that are shown to it, in pixels.
+    """
+    return WeightsMetadata(
+        task="region classification",
+        architecture=backbone.architecture,
+        options=backbone.options,
+        classes=classes,
+        mean=_mean_of_channels(backbone),
+        std=backbone.std,
+        input_size=size,
+        detector={"norm": norm, "freeze_stages": freeze_stages, "regions": asdict(options)},
+    )
+
+
+def build_regions(metadata: WeightsMetadata) -> RegionNetwork:
+    """An R-CNN step's network with new weights, as a weights file's metadata describe it."""
+    more = metadata.detector
+    RegionOptions(**more["regions"])  # those of a file may be anything
+    backbone = build_backbone(metadata.architecture, metadata.options, more["norm"], more["freeze_stages"])
+    return RegionNetwork(backbone, len(metadata.classes), mean=metadata.mean, std=metadata.std)
+
+
+def load_regions(path: str | Path) -> tuple[RegionNetwork, WeightsMetadata]:
+    """Rebuilds an R-CNN step's network from its weights file or run folder, in eval mode.
+
+    `RegionOptions(**metadata.detector["regions"])` says what it was trained on.
+
+    Raises:
+        CheckpointError: the file can't be used or holds something else.
+    """
+    state, metadata = load_weights(path)
+    if metadata.task != "region classification":
+        raise CheckpointError(
+            f"{path}: holds a {metadata.task} network, not one of the R-CNN step (train_localiser.py --part rcnn)"
+        )
+    return _rebuild(path, state, metadata, build_regions), metadata
+
+
+def _rebuild(
+    path: str | Path, state: dict[str, Tensor], metadata: WeightsMetadata, build: Callable[[WeightsMetadata], Network]
+) -> Network:
     try:
-        if metadata.test_resize is None or metadata.test_resize < metadata.input_size:
-            raise ConfigError(f"test_resize {metadata.test_resize}")
-        localiser = build_localiser(metadata)
+        network = build(metadata)
     # RuntimeError: tensors of sizes that can't be.
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-        raise CheckpointError(f"{path}: its metadata describe a localiser that can't be built ({reason})") from error
-    load_state(localiser, state, str(path))
-    return localiser.eval(), metadata
+        raise CheckpointError(f"{path}: its metadata describe a network that can't be built ({reason})") from error
+    load_state(network, state, str(path))
+    return network.eval()
+
+
+def _mean_of_channels(backbone: WeightsMetadata) -> list[float]:
+    """A mean per pixel becomes one per channel: pictures of all sizes are shown."""
+    return torch.tensor(backbone.mean).reshape(3, -1).mean(dim=1).tolist()

@@ -144,10 +144,10 @@ def test_a_picture_with_enough_of_both_gives_four_and_four() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"proposals": 0}, "rpn.proposals must be 1 or more"),
+        ({"anchors_per_image": 0}, "rpn.anchors_per_image must be 1 or more"),
         ({"positive_iou": 0.2}, "rpn.negative_iou must be at most positive_iou"),
         ({"channels": 1.5}, "rpn.channels must be a whole number"),
-        ({"nms_iou": 1.5}, r"rpn.nms_iou must be in \[0, 1\]"),
+        ({"positive_fraction": 1.5}, r"rpn.positive_fraction must be in \[0, 1\]"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict, named: str) -> None:
