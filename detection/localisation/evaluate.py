@@ -105,7 +105,7 @@ def evaluate_localiser(
 
 def _load_predictor(path: str, model: str, classes: list[str], world: World) -> Classifier:
     network, metadata = load_classifier(path)
-    _check_classes(path, metadata.classes, model, classes)
+    _check_classes(path, sorted(metadata.classes), model, sorted(classes))  # predictions go by name
     return network.to(world.device), metadata
 
 
@@ -119,8 +119,8 @@ def _check_classes(path: str, found: list[str], model: str, classes: list[str]) 
     """Raises CheckpointError where a network's classes are not those of the localiser."""
     if found != classes:
         others = [name for name in found if name not in classes]
-        which = f"'{printable(others[0])}' is none of its" if others else "in number or order they are not its"
-        raise CheckpointError(f"{path}: its classes are not those of {model}: {which} {len(classes)}")
+        which = f"'{printable(others[0])}' is none of them" if others else "they differ in number or order"
+        raise CheckpointError(f"{path}: its {len(found)} classes are not the {len(classes)} of {model}: {which}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,7 +30,11 @@ def predict_classes(
     protocol: Protocol,
     running: Running,
 ) -> Tensor:
-    """The best classes (N, 5) of each picture, best first, in 1..K (fewer where there are fewer classes)."""
+    """The best classes (N, 5) of each picture, best first, in 1..K (fewer where there are fewer classes).
+
+    Args:
+        classifier: of the data set's classes, in any order.
+    """
     world = running.world
     indices = range(world.rank, len(dataset), world.size)
     scores = class_scores(
@@ -44,7 +48,9 @@ def predict_classes(
         workers=running.workers,
         precision=running.precision,
     )
-    best = scores.topk(min(TOP, scores.shape[1]), dim=1).indices + 1
+    place = {name: place for place, name in enumerate(dataset.annotations.class_names, 1)}
+    labels = torch.tensor([place[name] for name in metadata.classes])
+    best = labels[scores.topk(min(TOP, scores.shape[1]), dim=1).indices]
     rows = {i: row for part in gather_objects(list(zip(indices, best, strict=True))) for i, row in part}
     return torch.stack([rows[index] for index in range(len(dataset))])
 

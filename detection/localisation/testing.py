@@ -89,7 +89,13 @@ class Running:
 
 @dataclass(frozen=True)
 class Rescoring:
-    """The R-CNN step: its network, in eval mode, the side in pixels of the regions that it is shown, and which these are."""
+    """The R-CNN step.
+
+    Args:
+        network: in eval mode.
+        size: side of the regions that are shown to it, in pixels.
+        options: which regions these are.
+    """
 
     network: RegionNetwork
     size: int

@@ -46,7 +46,7 @@ class LocalisationTask:
     @property
     def predicts(self) -> bool:
         """Whether the classifier knows the classes of the data, and so can say which a picture shows."""
-        return self.classifier[1].classes == self.train_set.annotations.class_names
+        return sorted(self.classifier[1].classes) == sorted(self.train_set.annotations.class_names)
 
     def running(self) -> Running:
         """How networks are tested."""

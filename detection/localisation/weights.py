@@ -131,11 +131,13 @@ def _rebuild(
     path: str | Path, state: dict[str, Tensor], metadata: WeightsMetadata, build: Callable[[WeightsMetadata], Network]
 ) -> Network:
     try:
-        network = build(metadata)
-    # RuntimeError: tensors of sizes that can't be.
+        with torch.device("meta"):  # takes no memory, whatever the file asks for
+            fitting = build(metadata)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
         raise CheckpointError(f"{path}: its metadata describe a network that can't be built ({reason})") from error
+    load_state(fitting, state, str(path), assign=True)
+    network = build(metadata)
     load_state(network, state, str(path))
     return network.eval()
 
