@@ -22,7 +22,7 @@ class LocalisationData:
         train_split: trained on.
         test_split: tested on; null: not tested.
         test_count: at most so many of its pictures, evenly spaced; null: all.
-        crop_size: side of the training crops in pixels (and of the regions of the R-CNN step).
+        crop_size: side of the training crops in pixels.
         scale_range: of the picture's shorter side in training, from which crops are cut (3.4).
         flip: train on mirror images too.
         min_visible: an object of which a crop shows less than this part (of what it can show) is neither object nor

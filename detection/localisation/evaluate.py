@@ -112,7 +112,7 @@ def _load_predictor(path: str, model: str, classes: list[str], world: World) -> 
 def _load_rescoring(path: str, model: str, classes: list[str], world: World) -> Rescoring:
     network, metadata = load_regions(path)
     _check_classes(path, metadata.classes, model, classes)
-    return Rescoring(network.to(world.device), metadata.input_size, RegionOptions(**metadata.detector["regions"]))
+    return Rescoring(network.to(world.device), RegionOptions(**metadata.detector["regions"]))
 
 
 def _check_classes(path: str, found: list[str], model: str, classes: list[str]) -> None:

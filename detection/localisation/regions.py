@@ -17,6 +17,7 @@ from torchvision.ops import roi_align
 
 from backbones.engine.randomness import derive_seed
 from backbones.models import StagedNetwork
+from backbones.weights import LARGEST_SIDE
 from detection.data.annotations import DetectionDataset
 from detection.localisation.layers import PerClassLayer
 from detection.localisation.model import Normalize
@@ -38,6 +39,7 @@ class RegionOptions:
     """Which regions the R-CNN step is trained and tested on.
 
     Args:
+        size: S, the side in pixels to which regions are warped.
         proposals: how many of the RPN's best boxes it takes for each class.
         nms_iou: of these, those that overlap a better one more than this are dropped before.
         positive_iou: regions that overlap an object this much show it.
@@ -45,6 +47,7 @@ class RegionOptions:
         positive_fraction: how often a region is drawn that shows an object.
     """
 
+    size: int = 224
     proposals: int = 200
     nms_iou: float = 0.7
     positive_iou: float = 0.5
@@ -53,6 +56,7 @@ class RegionOptions:
 
     def __post_init__(self) -> None:
         require_types(self, "regions")
+        require(1 <= self.size <= LARGEST_SIDE, "regions.size", self.size, f"in [1, {LARGEST_SIDE}]")
         require(self.proposals >= 1, "regions.proposals", self.proposals, "1 or more")
         for key in ("nms_iou", "positive_iou", "negative_iou", "positive_fraction"):
             require(0 <= getattr(self, key) <= 1, f"regions.{key}", getattr(self, key), "in [0, 1]")
@@ -152,7 +156,6 @@ def region_sample(
     proposals: Tensor,
     options: RegionOptions,
     *,
-    size: int,
     flip: bool,
     seed: int,
 ) -> RegionSample:
@@ -162,7 +165,6 @@ def region_sample(
 
     Args:
         proposals: (P, 4), in the pixels of the picture.
-        size: S.
         flip: take the mirror image in half of all cases.
         seed: decides everything.
     """
@@ -177,7 +179,7 @@ def region_sample(
     shows = bool(positive.any()) and (wants_object or not negative.any())
     places = (positive if shows else negative).nonzero()[:, 0]
     place = int(places[torch.randint(len(places), (), generator=generator)])
-    image = warp(dataset.load_image(index), boxes[place : place + 1], size)[0]
+    image = warp(dataset.load_image(index), boxes[place : place + 1], options.size)[0]
     goal = encode(matches.boxes[place], boxes[place]) if shows else torch.zeros(4)
     if flip and turned:
         image, goal = image.flip(2), goal * goal.new_tensor([-1, 1, 1, 1])

@@ -93,12 +93,10 @@ class Rescoring:
 
     Args:
         network: in eval mode.
-        size: side of the regions that are shown to it, in pixels.
-        options: which regions these are.
+        options: which regions are shown to it.
     """
 
     network: RegionNetwork
-    size: int
     options: RegionOptions
 
 
@@ -149,7 +147,7 @@ def _rescore(
     ]
     counts = [len(each) for each in proposals]
     asked = torch.tensor(list(places)).repeat_interleave(torch.tensor(counts))
-    new = rescoring.network.rescore(shown.picture, torch.cat(proposals), asked, rescoring.size)
+    new = rescoring.network.rescore(shown.picture, torch.cat(proposals), asked, options.size)
     answers = dict(zip(places, map(vote, *(each.split(counts) for each in new)), strict=True))
     return [answers[int(label)] for label in labels]
 

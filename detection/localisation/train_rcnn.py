@@ -46,14 +46,13 @@ def train_rcnn(task: LocalisationTask, rpn: tuple[Localiser, WeightsMetadata]) -
         norm=config.backbone.norm,
         freeze_stages=config.backbone.freeze_stages,
         options=config.regions,
-        size=data.crop_size,
     )
     torch.manual_seed(config.seed)
     network = build_regions(metadata)
     load_backbone(network.backbone, task.classifier[0].state_dict(), str(config.backbone.weights))
     for each in (network, localiser):
         task.to_device(each)
-    rescoring = Rescoring(network, data.crop_size, config.regions)
+    rescoring = Rescoring(network, config.regions)
     path = Path(str(config.output)) / "proposals.npy"
     labels = torch.from_numpy(picture_labels(train_set.annotations))
     sizes = origin.input_size, origin.test_resize or origin.input_size
@@ -68,10 +67,7 @@ def train_rcnn(task: LocalisationTask, rpn: tuple[Localiser, WeightsMetadata]) -
         stored = StoredProposals(path, len(train_set))
 
         def load(key: SampleKey) -> RegionSample:
-            proposals, options = stored(key.index), config.regions
-            return region_sample(
-                train_set, key.index, proposals, options, size=data.crop_size, flip=data.flip, seed=key.seed
-            )
+            return region_sample(train_set, key.index, stored(key.index), config.regions, flip=data.flip, seed=key.seed)
 
         return task.batches(load, sampler)
 

@@ -84,13 +84,8 @@ def region_metadata(
     norm: str,
     freeze_stages: list[str],
     options: RegionOptions,
-    size: int,
 ) -> WeightsMetadata:
-    """What the weights file of an R-CNN step's network says of it.
-
-    Args:
-        size: of the regions that are shown to it, in pixels.
-    """
+    """What the weights file of an R-CNN step's network says of it."""
     return WeightsMetadata(
         task="region classification",
         architecture=backbone.architecture,
@@ -98,7 +93,7 @@ def region_metadata(
         classes=classes,
         mean=_mean_of_channels(backbone),
         std=backbone.std,
-        input_size=size,
+        input_size=options.size,
         detector={"norm": norm, "freeze_stages": freeze_stages, "regions": asdict(options)},
     )
 

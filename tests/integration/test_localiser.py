@@ -25,7 +25,7 @@ SMALL = [
     *("--anchors.scales", "[12, 24]", "--rpn.channels", "8", "--schedule.warmup_steps", "1", "--device", "cpu"),
     *("--train.steps", "4", "--train.batch_size", "4", "--train.checkpoint_every", "2", "--train.log_every", "2"),
 ]
-PART_RCNN = ["--part", "rcnn", "--regions.proposals", "5"]
+PART_RCNN = ["--part", "rcnn", "--regions.proposals", "5", "--regions.size", "32"]
 
 
 @pytest.fixture(scope="module")

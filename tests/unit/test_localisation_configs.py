@@ -35,8 +35,7 @@ def test_values_make_sense_and_the_network_can_be_built(name: str) -> None:
     )
     common = {"norm": config.backbone.norm, "freeze_stages": config.backbone.freeze_stages}
     if config.part == "rcnn":
-        size, options = config.data.crop_size, config.regions
-        metadata = region_metadata(backbone, ["a", "b"], **common, options=options, size=size)  # type: ignore[arg-type]
+        metadata = region_metadata(backbone, ["a", "b"], **common, options=config.regions)  # type: ignore[arg-type]
         with torch.device("meta"):
             network = build_regions(metadata)
         assert network.box.weight.shape == (2, 4, network.backbone.num_features)
@@ -57,11 +56,12 @@ def test_values_make_sense_and_the_network_can_be_built(name: str) -> None:
 def test_the_papers_recipe() -> None:
     rpn, rcnn = read("resnet101_rpn"), read("resnet101_rcnn")
     assert (rpn.part, rcnn.part) == ("rpn", "rcnn")
+    assert (rpn.data.crop_size, rpn.data.scale_range, rpn.data.test_resize) == (224, (256, 480), 256)
+    assert rcnn.regions.size == 224
     for config in (rpn, rcnn):
         assert config.backbone.name == "resnet101"
         assert config.backbone.freeze_stages == []
         assert config.train.batch_size == 256
-        assert (config.data.crop_size, config.data.scale_range, config.data.test_resize) == (224, (256, 480), 256)
     assert rpn.data.flip
     assert (rpn.rpn.stage, rpn.rpn.anchors_per_image, rpn.rpn.positive_fraction) == ("conv5", 8, 0.5)
     assert rcnn.regions.proposals == 200
@@ -79,4 +79,3 @@ def test_the_small_recipes_go_together() -> None:
     rpn, rcnn = read("pasted_resnet18_w16"), read("pasted_resnet18_w16_rcnn")
     assert (rpn.part, rcnn.part) == ("rpn", "rcnn")
     assert rpn.backbone == rcnn.backbone
-    assert rpn.data.crop_size == rcnn.data.crop_size

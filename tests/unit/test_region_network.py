@@ -59,9 +59,7 @@ def test_a_region_is_warped_as_resizing_would() -> None:
 )
 def test_a_region_and_its_goal_by_the_plain_rules(proposals: list[Box], objects: list[Box], seed: int) -> None:
     dataset, size = dataset_of(objects), 8
-    sample = region_sample(
-        dataset, 0, torch.tensor(proposals).float(), RegionOptions(), size=size, flip=True, seed=seed
-    )
+    sample = region_sample(dataset, 0, torch.tensor(proposals).float(), RegionOptions(size=size), flip=True, seed=seed)
     image = dataset.load_image(0)
     possible = []
     for region in [*proposals, *objects]:
@@ -83,15 +81,13 @@ def test_a_region_and_its_goal_by_the_plain_rules(proposals: list[Box], objects:
 def test_a_quarter_of_the_regions_show_an_object_and_half_are_mirrored() -> None:
     dataset = dataset_of([(0, 0, 12, 24)])
     proposals = torch.tensor([[12.0, 0, 24, 24], [0, 0, 10, 24], [10, 10, 20, 20]])
-    samples = [
-        region_sample(dataset, 0, proposals, RegionOptions(), size=8, flip=True, seed=seed) for seed in range(400)
-    ]
+    samples = [region_sample(dataset, 0, proposals, RegionOptions(size=8), flip=True, seed=seed) for seed in range(400)]
     assert 0.18 < sum(s.shows for s in samples) / 400 < 0.32
     # Of those that show the object, those that are off centre say which way round they are.
     sides = [math.copysign(1, s.goal[0]) for s in samples if s.shows and abs(s.goal[0]) > 0.01]
     assert 0.3 < sides.count(1) / len(sides) < 0.7
-    always = RegionOptions(positive_fraction=1.0)
-    samples = [region_sample(dataset, 0, proposals, always, size=8, flip=False, seed=seed) for seed in range(20)]
+    always = RegionOptions(size=8, positive_fraction=1.0)
+    samples = [region_sample(dataset, 0, proposals, always, flip=False, seed=seed) for seed in range(20)]
     assert all(s.shows for s in samples)
 
 
@@ -147,6 +143,7 @@ def test_rescored_proposals_are_those_of_each_region_alone(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"size": 0}, r"regions.size must be in \[1, 10000\]"),
         ({"proposals": 0}, "regions.proposals must be 1 or more"),
         ({"nms_iou": -0.1}, r"regions.nms_iou must be in \[0, 1\]"),
         ({"negative_iou": 0.7}, "regions.negative_iou must be at most positive_iou"),
