@@ -150,10 +150,14 @@ def _find_entries(folders: ClsLocFolders, split: str) -> tuple[list[XmlEntry], i
 def _files_by_stem(folder: Path, endings: Collection[str], wanted: set[str] | None) -> dict[str, str]:
     """The files in a folder and in those in it, of some stems or all. Raises DataError if a stem is there twice."""
     found: dict[str, str] = {}
-    with os.scandir(folder) as entries:
-        inner = sorted(entry.path for entry in entries if entry.is_dir())
-    for place in (str(folder), *inner):
-        for name in os.listdir(place):
+    try:
+        with os.scandir(folder) as entries:
+            inner = sorted(entry.path for entry in entries if entry.is_dir())
+        names_in = {place: os.listdir(place) for place in (str(folder), *inner)}
+    except OSError as error:
+        raise DataError(f"{error.filename}: can't be listed ({error.strerror})") from error
+    for place, names in names_in.items():
+        for name in names:
             stem, ending = os.path.splitext(name)
             if ending.lower() not in endings or (wanted is not None and stem not in wanted):
                 continue
