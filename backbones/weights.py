@@ -26,7 +26,8 @@ class WeightsMetadata:
     """What a weights file says of its network.
 
     Args:
-        task: "classification" or "detection".
+        task: "classification", "detection", "localisation" (a per-class RPN) or "region classification" (the R-CNN step
+            of localisation).
         architecture, options: the arguments of `get_model`.
         classes: names, in the order of the network's outputs (without background).
         mean, std: pixel values in 0..255 that the input is normalised with; `mean` is per channel (3) or per pixel
@@ -40,7 +41,7 @@ class WeightsMetadata:
         detector: the further arguments of `get_detector`.
     """
 
-    task: Literal["classification", "detection"]
+    task: Literal["classification", "detection", "localisation", "region classification"]
     architecture: str
     options: dict[str, Any]
     classes: list[str]

@@ -26,7 +26,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 ENSEMBLE = CONFIGS / "imagenet/ensemble.yaml"  # of evaluate_classifier; all others train
 TABLES = CONFIGS / "paper.yaml"  # of reproduce: no experiment, but a list of them
 COMPARISONS = {*CONFIGS.glob("tables/*.yaml"), CONFIGS / "bccd/ablation.yaml"}  # of compare_detectors
-FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE, TABLES} - COMPARISONS)
+LOCALISATION = set((CONFIGS / "localisation").glob("*.yaml"))  # see test_localisation_configs.py
+FILES = sorted(set(CONFIGS.rglob("*.yaml")) - {ENSEMBLE, TABLES} - COMPARISONS - LOCALISATION)
 # The paper's numbers: percent.
 PAPER = {
     "voc/vgg16": {"voc07.mAP": 73.2},

@@ -1,0 +1,1 @@
+"""ImageNet localisation (Appendix C): one box for each class that a picture may show."""
