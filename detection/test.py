@@ -1,15 +1,15 @@
-"""Testing a detector: VOC's and COCO's metrics, official result files. Also the command `evaluate_detector`."""
+"""Testing a detector: the metrics of VOC, COCO and DET, official result files. Also the command `evaluate_detector`."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from backbones.cli import run_command
 from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, refuse_results, write_json
-from backbones.errors import ConfigError, DataError, RunFolderError
+from backbones.errors import ConfigError, DataError
 from backbones.weights import WeightsMetadata
 from detection.config import DetectionData
 from detection.data.annotations import DetectionDataset
@@ -18,19 +18,12 @@ from detection.data.ilsvrc import ilsvrc_folder
 from detection.data.readers import for_testing, read_split
 from detection.data.voc import voc_lists
 from detection.evaluate.arrays import DetectionTable
-from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
-from detection.evaluate.files import (
-    results_split,
-    voc_results_file,
-    voc_results_in,
-    write_coco_results,
-    write_voc_results,
-)
+from detection.evaluate.evaluate import Metric, evaluate_detections, format_results, metrics_of
+from detection.evaluate.files import COCO_FILE, results_files, voc_results_in, write_results
 from detection.evaluate.suspicions import suspicions
 from detection.inference.detect import detect_in_dataset
 from detection.inference.ensemble import make_ensemble
 from detection.inference.options import InferenceOptions
-from detection.structures import Detections
 from detection.weights import load_detectors
 
 
@@ -39,7 +32,7 @@ def evaluate_detector(
     data: DetectionData,
     inference: InferenceOptions = InferenceOptions(),  # noqa: B008 (jsonargparse reads the default)
     output: str | None = None,
-    metric: list[Metric] = ["coco", "voc07", "voc12"],  # noqa: B006 (jsonargparse reads the default)
+    metric: list[Metric] = [],  # noqa: B006 (jsonargparse reads the default)
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
     workers: int = 4,
@@ -61,6 +54,7 @@ def evaluate_detector(
         inference: box refinement and voting, the image pyramid.
         output: a folder for the results; without it they are only printed.
         metric: coco (12 numbers, and AP by class), voc07 (11-point AP), voc12 (area under the curve), det (ILSVRC's).
+            By default the first three, and for data.name det all.
         device: auto takes a GPU where there is one.
         precision: fp32 or bf16.
         workers: data-loading processes.
@@ -68,17 +62,16 @@ def evaluate_detector(
     """
     if workers < 0:
         raise ConfigError(f"workers {workers}: give 0 or more")
-    if not metric:
-        raise ConfigError("--metric: name one or more of coco, voc07, voc12")
     if not data.test_split:
         raise ConfigError("data.test_split is missing: name the split to test on")
     if output:
         folder = Path(output)
-        refuse_results(folder, ["results.json", "detections.json", *voc_results_in(folder)], overwrite)
+        refuse_results(folder, ["results.json", COCO_FILE, *voc_results_in(folder)], overwrite)
     with join_world(device) as world:
         set_determinism(False, one_size=False)
         models = load_detectors(model)
-        dataset = _read_data(data, data.test_split, models[0][1], output)
+        dataset = read_test_set(data, models[0][1])
+        _check_files(data, dataset, output)
         for detector, _ in models:
             detector.to(world.device)
         ensemble = make_ensemble(models, inference)
@@ -88,19 +81,27 @@ def evaluate_detector(
         table = DetectionTable.of(detections, len(dataset))
         print(f"{len(table):,} detections in {len(dataset):,} pictures of {data.test_split}")
         print("".join(f"note: {note}\n" for note in suspicions(dataset.annotations, table, "coco")))
-        results = evaluate_detections(dataset.annotations, detections, metric) if dataset.annotated else None
+        asked = metric or metrics_of(data.name)
+        results = evaluate_detections(dataset.annotations, detections, asked) if dataset.annotated else None
         print(format_results(results) if results is not None else _say_where_to_score(data))
         if output:
-            _write(Path(output), data.test_split, dataset, detections, results)
+            (folder / "results.json").unlink(missing_ok=True)
+            write_results(folder, data.test_split, dataset.annotations, detections)
+            if results is not None:
+                write_json(folder / "results.json", results)
             print(f"written to {output}")
 
 
-def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, output: str | None) -> DetectionDataset:
-    """The test split. Refuses one that can't be scored, or whose files can't be written."""
+def read_test_set(data: DetectionData, metadata: WeightsMetadata) -> DetectionDataset:
+    """The test split that a detector is tested on; the built-in shapes are drawn at the size that it is trained with.
+
+    Raises:
+        UserError: it can't be read, or has not the detector's classes, or COCO's by other ids.
+    """
     dataset = read_split(
         data.name,
         data.root,
-        split,
+        data.test_split or "",
         metadata.classes,
         bad_boxes=for_testing(data.bad_boxes),
         drawn_size=metadata.detector["shorter_side"],
@@ -114,21 +115,29 @@ def _read_data(data: DetectionData, split: str, metadata: WeightsMetadata, outpu
                 f"{_annotations_of(data)}: category '{printable(name)}' has the id {here} here, "
                 f"and {known} in the detector's training set"
             )
+    return dataset
+
+
+def _check_files(data: DetectionData, dataset: DetectionDataset, output: str | None) -> None:
+    """Refuses a test set that can't be scored where no files are asked for, and files that can't be written."""
+    split = data.test_split or ""
     if not dataset.annotated and not output:
         raise ConfigError(f"{_annotations_of(data)}: no annotations of {split} to score with; write files, by --output")
     if output:
         folder = Path(output)
-        files = [voc_results_file(folder, results_split(split), name) for name in metadata.classes]
-        for file in [folder / "results.json", folder / "detections.json", *files]:
+        for file in [folder / "results.json", *results_files(folder, split, dataset.annotations.class_names)]:
             check_writable(file)
-    return dataset
 
 
 def _say_where_to_score(data: DetectionData) -> str:
     servers = {
         "voc": "pack the comp4_det files for http://host.robots.ox.ac.uk:8080, as it says there",
         "coco": "name and pack detections.json as https://cocodataset.org/#upload says",
-        "det": "ILSVRC's server takes lines of picture, class number, score and corners: detections.json has them all",
+        "det": (
+            "make the file for ILSVRC's server of detections.json: lines of the picture's number in test.txt (image_id "
+            "is its name), the class's number in the devkit's meta_det (category_id is its place among the sorted "
+            "WordNet ids, from 1), score, and corners (bbox is x, y, width, height)"
+        ),
     }
     return (
         f"{_annotations_of(data)}: no annotations of {data.test_split}, so nothing is scored here; "
@@ -145,25 +154,6 @@ def _annotations_of(data: DetectionData) -> Path:
         return (ilsvrc_folder(root, "DET") or root) / "Annotations/DET"
     annotated, pictures_alone = annotation_files(root, split.split("+")[0].strip())
     return annotated if annotated.exists() or not pictures_alone.exists() else pictures_alone
-
-
-def _write(
-    folder: Path,
-    split: str,
-    dataset: DetectionDataset,
-    detections: Sequence[Detections],
-    results: dict[str, dict[str, Any]] | None,
-) -> None:
-    """Writes the files, and removes those of an earlier evaluation: perhaps of another split."""
-    try:
-        for name in ["results.json", *voc_results_in(folder)]:
-            (folder / name).unlink(missing_ok=True)
-        write_coco_results(folder / "detections.json", dataset.annotations, detections)
-        write_voc_results(folder, results_split(split), dataset.annotations, detections)
-        if results is not None:
-            write_json(folder / "results.json", results)
-    except OSError as error:
-        raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from detection.data.annotations import DetectionDataset
 from detection.data.proposals import StoredProposals
 from detection.data.readers import fingerprint
 from detection.data.samples import make_sample
-from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
+from detection.evaluate.evaluate import evaluate_detections, format_results, metrics_of
 from detection.inference.detect import detect_in_dataset
 from detection.inference.ensemble import Ensemble, Member
 from detection.inference.viewing import Viewing
@@ -166,10 +166,7 @@ def score_on_test_set(
         workers=config.train.workers,
         proposals=proposals,
     )
-    metrics: list[Metric] = ["coco", "voc07", "voc12"]
-    if config.data.name == "det":
-        metrics.append("det")
-    return evaluate_detections(task.test_set.annotations, detections, metrics)
+    return evaluate_detections(task.test_set.annotations, detections, metrics_of(config.data.name))
 
 
 def curve_values(results: dict[str, Any]) -> dict[str, float]:

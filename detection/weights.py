@@ -117,7 +117,7 @@ def load_detectors(paths: Sequence[str]) -> list[tuple[FasterRCNN, WeightsMetada
     first = models[0][1].classes
     for path, (_, metadata) in zip(paths[1:], models[1:], strict=True):
         if metadata.classes != first:
-            raise CheckpointError(f"{path}: can't vote with {paths[0]}: {_difference(metadata.classes, first)}")
+            raise CheckpointError(f"{path}: does not go with {paths[0]}: {_difference(metadata.classes, first)}")
     return models
 
 

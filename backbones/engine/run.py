@@ -163,10 +163,7 @@ def open_run(
         "command": shlex.join(sys.argv),
         "config": plain_config,
         **facts,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
-        | {"python": platform.python_version()},
-        "git_commit": git_commit(),
-        "hardware": describe_hardware(),
+        **describe_machine(),
         "seed": plain_config.get("seed"),
         "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "results": earlier.get("results"),
@@ -369,12 +366,31 @@ def git_commit() -> str | None:
         return None
 
 
+def describe_machine(packages: Sequence[str] = ("torch", "torchvision", "numpy")) -> dict[str, Any]:
+    """What something ran on, for its record: versions of Python and packages, the code's commit, hardware."""
+    return {
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "git_commit": git_commit(),
+        "hardware": describe_hardware(),
+    }
+
+
 def describe_hardware() -> dict[str, Any]:
     """CPU, number of cores, GPU and name of this machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "gpu": gpu,
         "host": platform.node(),
     }
+
+
+def cpu_model() -> str:
+    """The name of the CPU; its architecture where the system tells no more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -14,12 +14,11 @@ import torch
 
 from backbones.benchmark.cifar_part import DEFAULT_NETS, CifarOptions, benchmark_cifar, check_cifar, full_options
 from backbones.benchmark.limits import Limits, probe_limits
-from backbones.benchmark.machine import describe_machine
 from backbones.benchmark.measure import Plan, pinned
 from backbones.benchmark.report import PartReport, format_rows, merge
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.run import check_writable, describe_machine, write_json
 from backbones.errors import ConfigError
 from detection.benchmark.coco_part import CocoOptions, benchmark_coco, check_coco
 
@@ -112,7 +111,8 @@ def benchmark(
         "command": shlex.join(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    facts |= describe_machine() | {"device": where.type, "threads": threads, "plan": asdict(plan)}
+    facts |= describe_machine(("torch", "torchvision", "numpy", "pillow"))
+    facts |= {"device": where.type, "threads": threads, "plan": asdict(plan)}
     reports = []
     with pinned(threads):
         for part in chosen:

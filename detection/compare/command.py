@@ -1,9 +1,7 @@
 """The command `compare_detectors`: what box refinement, context, scales and ensembles gain, and what they cost."""
 
 import re
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,20 +12,27 @@ from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.distributed import World, join_world, wait_for_all
-from backbones.engine.run import check_writable, describe_hardware, git_commit, write_json
-from backbones.errors import CheckpointError, RunFolderError
-from detection.compare.config import ComparisonConfig, RowConfig, check_comparison, families
+from backbones.engine.run import check_writable, write_json
+from backbones.errors import RunFolderError
+from detection.compare.config import ComparisonConfig, RowConfig, check_comparison, check_models, families
 from detection.compare.figure import draw_comparison
 from detection.compare.measure import Models, find_and_measure
-from detection.compare.record import FILE, MeasuredRow, check_models, check_same_row, circumstances, read_rows
-from detection.compare.record import measured_with as all_it_depends_on
+from detection.compare.record import (
+    FILE,
+    Measured,
+    MeasuredRow,
+    check_same_row,
+    circumstances,
+    dependencies,
+    provenance,
+    read_rows,
+)
 from detection.compare.table import base_of, class_table, gain, main_table, notes
 from detection.data.annotations import DetectionDataset
-from detection.data.readers import for_testing, read_split
 from detection.evaluate.evaluate import evaluate_detections
-from detection.evaluate.files import results_split, write_coco_results, write_voc_results
-from detection.structures import Detections
-from detection.weights import load_detector
+from detection.evaluate.files import results_files, write_results
+from detection.test import read_test_set
+from detection.weights import load_detectors
 
 
 def compare(config: ComparisonConfig) -> None:
@@ -43,9 +48,11 @@ def compare(config: ComparisonConfig) -> None:
     digests = check_models(config)
     with join_world(config.device) as world:
         set_determinism(False, one_size=False)
-        models = {key: load_detector(path) for key, path in config.models.items()}
-        _check_classes(config, models)
-        dataset = _read_data(config, models)
+        loaded = load_detectors(list(config.models.values()))
+        models = dict(zip(config.models, loaded, strict=True))
+        dataset = read_test_set(config.data, loaded[0][1])
+        if not dataset.annotated:  # can its files be called as they have to be?
+            results_files(folder, str(config.data.test_split), dataset.annotations.class_names)
         check_writable(folder / FILE)
         shared = circumstances(config, dataset, world)
         measured = {} if config.overwrite else read_rows(folder, [row.name for row in config.rows])
@@ -53,7 +60,7 @@ def compare(config: ComparisonConfig) -> None:
         for row in config.rows:
             if not set(row.models) <= digests.keys():
                 continue
-            now = all_it_depends_on(row, shared, digests)
+            now = dependencies(row, shared, digests)
             if row.name in measured:
                 check_same_row(folder, measured[row.name], now)
             else:
@@ -71,35 +78,10 @@ def compare(config: ComparisonConfig) -> None:
             print(f"\nwritten to {folder}")
 
 
-def _check_classes(config: ComparisonConfig, models: Mapping[str, Any]) -> None:
-    (first, (_, theirs)), *others = models.items()
-    for key, (_, metadata) in others:
-        if metadata.classes != theirs.classes:
-            raise CheckpointError(
-                f"models.{key} {config.models[key]}: its {len(metadata.classes)} classes are not the "
-                f"{len(theirs.classes)} of models.{first}; all rows are tested on one set"
-            )
-
-
-def _read_data(config: ComparisonConfig, models: Mapping[str, Any]) -> DetectionDataset:
-    """The test set; the built-in shapes are drawn at the size of the first model."""
-    data, (_, metadata) = config.data, next(iter(models.values()))
-    return read_split(
-        data.name,
-        data.root,
-        data.test_split or "",
-        metadata.classes,
-        bad_boxes=for_testing(data.bad_boxes),
-        drawn_size=metadata.detector["shorter_side"],
-        drawn_count=data.test_size,
-        need_annotations=False,
-    )
-
-
 def _measure(
     config: ComparisonConfig,
     row: RowConfig,
-    measured_with: dict[str, Any],
+    now: dict[str, Any],
     models: Models,
     dataset: DetectionDataset,
     world: World,
@@ -112,21 +94,17 @@ def _measure(
     if dataset.annotated:
         results = evaluate_detections(dataset.annotations, found, families(config.metric))
     elif world.is_main:
-        _write_files(config, _files_folder(config, row), dataset, found)
-    return MeasuredRow(row.name, measured_with, results, len(dataset), cost.seconds, cost.cpu_seconds, cost.memory)
-
-
-def _write_files(
-    config: ComparisonConfig, folder: Path, dataset: DetectionDataset, found: Sequence[Detections]
-) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if config.data.name == "coco":
-            write_coco_results(folder / "detections.json", dataset.annotations, found)
-        else:
-            write_voc_results(folder, results_split(str(config.data.test_split)), dataset.annotations, found)
-    except OSError as error:
-        raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
+        write_results(_files_folder(config, row), str(config.data.test_split), dataset.annotations, found)
+    return MeasuredRow(
+        name=row.name,
+        dependencies=now,
+        provenance=provenance(),
+        results=results,
+        pictures=len(dataset),
+        seconds_per_picture=cost.seconds,
+        cpu_seconds_per_picture=cost.cpu_seconds,
+        peak_memory=cost.memory,
+    )
 
 
 def _files_folder(config: ComparisonConfig, row: RowConfig) -> Path:
@@ -134,7 +112,7 @@ def _files_folder(config: ComparisonConfig, row: RowConfig) -> Path:
     return Path(str(config.output)) / f"{config.rows.index(row) + 1}_{words}".rstrip("_")
 
 
-def _publish(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], folder: Path) -> str:
+def _publish(config: ComparisonConfig, measured: Measured, folder: Path) -> str:
     """Writes record and table; returns the table with its notes."""
     rows = []
     for row in config.rows:
@@ -149,12 +127,11 @@ def _publish(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], fold
                     "gain": gains,
                 }
             )
-    record = {"title": config.title, "command": shlex.join(sys.argv), "git_commit": git_commit()}
-    write_json(folder / FILE, record | {"hardware": describe_hardware(), "metric": config.metric, "rows": rows})
+    write_json(folder / FILE, {"title": config.title, "metric": config.metric, "rows": rows})
     files = {row.name: str(_files_folder(config, row)) for row in config.rows if _is_for_the_server(measured, row)}
     tables = [main_table(config, measured)]
-    of_voc = [family for family in families(config.metric) if family in ("voc07", "voc12")]
-    tables += [table for family in of_voc if (table := class_table(config, measured, family))]
+    by_class = [family for family in families(config.metric) if family != "coco"]  # COCO has several numbers a class
+    tables += [table for family in by_class if (table := class_table(config, measured, family))]
     text = "\n\n".join([*tables, *notes(config, measured, files)])
     page = f"# {printable(config.title)}\n\n{text}\n"
     try:
@@ -164,7 +141,7 @@ def _publish(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], fold
     return text
 
 
-def _publish_figure(config: ComparisonConfig, measured: Mapping[str, MeasuredRow], path: Path) -> None:
+def _publish_figure(config: ComparisonConfig, measured: Measured, path: Path) -> None:
     """Writes the figure; where there are no numbers, none of an earlier comparison stays."""
     figure = draw_comparison(config, measured)
     if figure is None:
@@ -173,7 +150,7 @@ def _publish_figure(config: ComparisonConfig, measured: Mapping[str, MeasuredRow
         save_figure(figure, path)
 
 
-def _is_for_the_server(measured: Mapping[str, MeasuredRow], row: RowConfig) -> bool:
+def _is_for_the_server(measured: Measured, row: RowConfig) -> bool:
     return row.name in measured and measured[row.name].results is None
 
 

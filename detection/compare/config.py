@@ -1,10 +1,12 @@
 """The configuration of `compare_detectors.py`."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from backbones.errors import ConfigError
+from backbones.errors import CheckpointError, ConfigError
+from backbones.weights import find_weights
 from detection.config import DetectionData
 from detection.evaluate.coco import COCO_METRICS
 from detection.evaluate.evaluate import Metric
@@ -43,7 +45,7 @@ class ComparisonConfig:
     Args:
         title: of the table.
         data: the test set; name, root, test_split, bad_boxes and test_size count.
-        metric: columns, each a place in a run's results: coco.AP, coco.AP50, voc07.mAP, voc12.mAP.
+        metric: columns, each a place in a run's results: coco.AP, coco.AP50, voc07.mAP, voc12.mAP, det.mAP.
         rows: the ways.
         models: run folders or weights files, by key.
         train: the command that trains each model, by key.
@@ -114,3 +116,33 @@ def _check_row(row: RowConfig, earlier: Sequence[str], config: ComparisonConfig)
             )
     if row.over is not None and row.over not in earlier:
         raise ConfigError(f"row {row.name!r}: over {row.over!r} is no earlier row")
+
+
+def check_models(config: ComparisonConfig) -> dict[str, str]:
+    """The digests of the models that are given.
+
+    Raises:
+        ConfigError: none is given.
+        CheckpointError: one is not there. Both name what trains it.
+    """
+    if not config.models:
+        first = config.rows[0].models[0]
+        raise ConfigError(f"models is missing: name runs as '{{{first}: runs/{first}}}'{how_to_train(config, first)}")
+    digests = {}
+    for key, path in config.models.items():
+        try:
+            digests[key] = _digest(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"models.{key} {error}{how_to_train(config, key)}") from error
+    return digests
+
+
+def how_to_train(config: ComparisonConfig, key: str) -> str:
+    """The command that trains a model, where the configuration knows it."""
+    return f"; it is trained by: {config.train[key]}" if key in config.train else ""
+
+
+def _digest(path: str) -> str:
+    """The SHA-256 of a run's weights file, or of that file itself."""
+    with find_weights(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
 from backbones.data.findings import printable
 from detection.compare.config import ComparisonConfig
-from detection.compare.table import MEGA, Measured, base_of, title
+from detection.compare.record import Measured
+from detection.compare.table import MEGA, base_of, title
 
 _MARKERS = "osD^v<>P"
 LEAST_RANGE = 2.0

@@ -22,7 +22,7 @@ from detection.models import FasterRCNN
 from detection.structures import Detections
 
 Models = Sequence[tuple[FasterRCNN, WeightsMetadata]]
-"""Detectors in eval mode, as `load_detector` gives them."""
+"""Detectors in eval mode, as `load_detectors` gives them."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,6 @@ class TimedEnsemble(Ensemble):
         self.seconds.append(self._watch.stop())
         return found
 
-    def forget(self) -> None:
-        """Leaves out the pictures up to now."""
-        self.seconds.clear()
-        self.cpu_seconds.clear()
-
 
 def find_and_measure(
     models: Models,
@@ -80,13 +75,13 @@ def find_and_measure(
     """
     for detector, _ in models:
         detector.to(world.device)
-    ensemble = TimedEnsemble(make_ensemble(models, inference), world.device)
+    ensemble = make_ensemble(models, inference)
+    timed = TimedEnsemble(ensemble, world.device)
     try:
         with autocast(precision, world.device):  # what is made once, with the first picture, is no cost of a row
             detect_in_picture(ensemble, make_scaled_picture(dataset, 0, ensemble.views))
-        ensemble.forget()
         found, needed = with_peak_memory(
-            lambda: detect_in_dataset(ensemble, dataset, world=world, precision=precision, workers=workers),
+            lambda: detect_in_dataset(timed, dataset, world=world, precision=precision, workers=workers),
             world.device,
         )
     finally:
@@ -94,9 +89,10 @@ def find_and_measure(
             detector.to("cpu")
     seconds, cpu_seconds = (
         median(value for part in gather_objects(values) for value in part)
-        for values in (ensemble.seconds, ensemble.cpu_seconds)
+        for values in (timed.seconds, timed.cpu_seconds)
     )
     peaks = [value for value in gather_objects(needed) if value is not None]
-    weights = sum(t.numel() * t.element_size() for detector, _ in models for t in detector.state_dict().values())
+    detectors = {detector for detector, _ in models}  # one that is named twice is there once
+    weights = sum(t.numel() * t.element_size() for detector in detectors for t in detector.state_dict().values())
     on_cpu = world.device.type == "cpu"
     return found, Cost(seconds, cpu_seconds if on_cpu else None, weights + max(peaks) if peaks else None)

@@ -1,8 +1,9 @@
 """comparison.json: rows as they were measured, so that none is measured twice."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import torch
 
 from backbones.engine.distributed import World
-from backbones.engine.run import flatten
-from backbones.errors import CheckpointError, ConfigError, RunFolderError
-from backbones.weights import find_weights
+from backbones.engine.run import cpu_model, describe_machine, flatten
+from backbones.errors import RunFolderError
 from detection.compare.config import ComparisonConfig, RowConfig, families
 from detection.data.annotations import DetectionDataset
 from detection.data.readers import fingerprint
 
 FILE = "comparison.json"
+_LARGEST = 2**63  # bytes, seconds, percent: finite, and an int that a float can take
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,16 @@ class MeasuredRow:
 
     Args:
         name: of the row.
-        measured_with: all that its numbers depend on: digests of the weights, options, test set, machine.
+        dependencies: all that its numbers depend on: digests of the weights, options, test set, machine.
+        provenance: the command that measured it, versions, commit, hardware.
         results: as those of a run; None where the objects of the test set are not published.
         pictures: how many were looked at.
         seconds_per_picture, cpu_seconds_per_picture, peak_memory: see `Cost`.
     """
 
     name: str
-    measured_with: dict[str, Any]
+    dependencies: dict[str, Any]
+    provenance: dict[str, Any]
     results: dict[str, Any] | None
     pictures: int
     seconds_per_picture: float
@@ -54,6 +57,10 @@ class MeasuredRow:
         return float(value) if isinstance(value, int | float) else None
 
 
+Measured = Mapping[str, MeasuredRow]
+"""Rows that have been measured, by name."""
+
+
 def circumstances(config: ComparisonConfig, dataset: DetectionDataset, world: World) -> dict[str, Any]:
     """What the numbers of all rows depend on."""
     on_gpu = world.device.type == "cuda"
@@ -65,14 +72,20 @@ def circumstances(config: ComparisonConfig, dataset: DetectionDataset, world: Wo
             "bad_boxes": config.data.bad_boxes,
             "fingerprint": fingerprint(dataset),
         },
-        "device": torch.cuda.get_device_name(world.device) if on_gpu else "cpu",
+        "device": torch.cuda.get_device_name(world.device) if on_gpu else cpu_model(),
         "precision": config.precision,
         "processes": world.size,
         "threads": None if on_gpu else torch.get_num_threads(),
+        "workers": None if on_gpu else config.workers,  # they take cores from what is measured
     }
 
 
-def measured_with(row: RowConfig, shared: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """What measures, where and by which code, as a run's record has it."""
+    return {"command": shlex.join(sys.argv), **describe_machine()}
+
+
+def dependencies(row: RowConfig, shared: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     """All that a row's numbers depend on, in the form that JSON gives back.
 
     Args:
@@ -81,12 +94,6 @@ def measured_with(row: RowConfig, shared: Mapping[str, Any], digests: Mapping[st
     """
     weights = {f"{number} ({key})": digests[key] for number, key in enumerate(row.models, 1)}
     return json.loads(json.dumps({"weights": weights, "inference": asdict(row.inference), **shared}))
-
-
-def digest(path: str) -> str:
-    """The SHA-256 of a run's weights file, or of that file itself."""
-    with find_weights(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_rows(folder: Path, names: Sequence[str]) -> dict[str, MeasuredRow]:
@@ -121,7 +128,8 @@ def _row(values: dict[str, Any]) -> MeasuredRow:
     row = MeasuredRow(**{name: values[name] for name in MeasuredRow.__dataclass_fields__})
     kinds: dict[str, Any] = {
         "name": str,
-        "measured_with": dict,
+        "dependencies": dict,
+        "provenance": dict,
         "results": dict | None,
         "pictures": int,
         "seconds_per_picture": float | int,
@@ -131,7 +139,24 @@ def _row(values: dict[str, Any]) -> MeasuredRow:
     for name, kind in kinds.items():
         if not isinstance(getattr(row, name), kind):
             raise TypeError(name)
+    costs = [row.pictures, row.seconds_per_picture, row.cpu_seconds_per_picture, row.peak_memory]
+    for value in [*costs, *_numbers(row.results or {})]:
+        if value is not None and not (type(value) in (int, float) and 0 <= value < _LARGEST):
+            raise ValueError(f"{value!r:.40} is no such number")
+    asdict(row)  # refuses what is nested too deeply to be written again
     return row
+
+
+def _numbers(results: dict[str, Any]) -> Iterator[Any]:
+    """All that has to be a number, or None, in results as `evaluate_detections` gives them."""
+    for metric, values in results.items():
+        for name, value in values.items():
+            if name != "per_class":
+                yield value
+            elif metric == "coco":
+                yield from (number for numbers in value.values() for number in numbers.values())
+            else:
+                yield from value.values()
 
 
 def check_same_row(folder: Path, earlier: MeasuredRow, now: Mapping[str, Any]) -> None:
@@ -140,7 +165,7 @@ def check_same_row(folder: Path, earlier: MeasuredRow, now: Mapping[str, Any]) -
     Raises:
         RunFolderError: names the first difference.
     """
-    before, after = flatten(earlier.measured_with), flatten(dict(now))
+    before, after = flatten(earlier.dependencies), flatten(dict(now))
     for key in [*after, *before]:
         if before.get(key) != after.get(key):
             raise RunFolderError(
@@ -152,27 +177,3 @@ def check_same_row(folder: Path, earlier: MeasuredRow, now: Mapping[str, Any]) -
 def _short(value: Any) -> str:
     text = str(value)
     return f"{text[:12]}..." if len(text) == 64 else text[:100]
-
-
-def check_models(config: ComparisonConfig) -> dict[str, str]:
-    """The digests of the models that are given.
-
-    Raises:
-        ConfigError: none is given.
-        CheckpointError: one is not there. Both name what trains it.
-    """
-    if not config.models:
-        first = config.rows[0].models[0]
-        raise ConfigError(f"models is missing: name runs as '{{{first}: runs/{first}}}'{how_to_train(config, first)}")
-    digests = {}
-    for key, path in config.models.items():
-        try:
-            digests[key] = digest(path)
-        except CheckpointError as error:
-            raise CheckpointError(f"models.{key} {error}{how_to_train(config, key)}") from error
-    return digests
-
-
-def how_to_train(config: ComparisonConfig, key: str) -> str:
-    """The command that trains a model, where the configuration knows it."""
-    return f"; it is trained by: {config.train[key]}" if key in config.train else ""

@@ -6,10 +6,7 @@ from typing import Any
 from backbones.data.findings import printable
 from backbones.markdown import format_table
 from detection.compare.config import ComparisonConfig, RowConfig
-from detection.compare.record import MeasuredRow
-
-Measured = Mapping[str, MeasuredRow]
-"""Rows that have been measured, by name."""
+from detection.compare.record import Measured, MeasuredRow
 
 MEGA = 1e6
 
@@ -66,7 +63,7 @@ def _costs(row: MeasuredRow | None, first: MeasuredRow | None, on_cpu: bool) -> 
 
 
 def class_table(config: ComparisonConfig, measured: Measured, family: str) -> str | None:
-    """AP of each class in each measured row by one of VOC's metrics; None where there are no numbers."""
+    """AP of each class in each measured row, by a metric with one number a class; None where there are no numbers."""
     rows = [measured[row.name] for row in config.rows if row.name in measured]
     columns: list[dict[str, Any]] = [(row.results or {}).get(family, {}).get("per_class", {}) for row in rows]
     if not any(columns):
@@ -87,9 +84,9 @@ def notes(config: ComparisonConfig, measured: Measured, files: Mapping[str, str]
     lines = []
     some = next(iter(measured.values()), None)
     if some is not None:
-        where = some.measured_with
+        device, precision = (printable(str(some.dependencies.get(key))) for key in ("device", "precision"))
         lines.append(
-            f"{some.pictures:,} pictures of {config.data.test_split}; {where.get('device')}, {where.get('precision')}. "
+            f"{some.pictures:,} pictures of {config.data.test_split}; {device}, {precision}. "
             "Gains are over the row before"
             + "".join(f"; of '{printable(r.name)}' over '{printable(r.over)}'" for r in config.rows if r.over)
             + ". Seconds: the median over pictures, without loading and resizing"

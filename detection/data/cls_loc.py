@@ -8,29 +8,33 @@ from pathlib import Path
 
 import numpy as np
 
+from backbones.data.findings import printable
 from backbones.data.pictures import ENDINGS
 from backbones.errors import DataError
-from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
+from detection.data.annotations import BadBoxes, DetectionDataset, duplicate
 from detection.data.ilsvrc import (
     XmlEntry,
     XmlObjects,
     ilsvrc_folder,
-    newest_devkit_file,
+    make_dataset,
+    read_blacklist,
     read_image_list,
     read_xml_objects,
 )
-from detection.data.pictures import PictureFiles
-from detection.data.voc import read_lines
+
+_WORDNET_ID = re.compile(r"n[0-9]+")
 
 
 @dataclass
 class ClsLocFolders:
-    """Where a split lies. In `pictures` and `annotations` files stand in class folders, or beside each other."""
+    """Where a split of a kind (train or val) lies. In `pictures` and `annotations` files stand in class folders, or
+    beside each other."""
 
+    root: Path
+    kind: str
     pictures: Path
     annotations: Path
     image_list: Path | None
-    blacklist: Path | None
 
 
 def read_cls_loc(
@@ -55,36 +59,25 @@ def read_cls_loc(
         bad_boxes: see `check_boxes` and `read_xml_objects`; a picture all of whose boxes are dropped is left out.
 
     Raises:
-        DataError: something is missing or wrong, as a listed or validation picture without its XML file, or one that
-            has no objects or objects of two classes; the message names the file.
+        DataError: something is missing or wrong, as a listed or validation picture without its XML file, one that has
+            no objects or objects of two classes, or a training picture in the folder of another; the message names the
+            file.
     """
     folders = cls_loc_folders(Path(root), split)
     entries, without_boxes = _find_entries(folders, split)
     objects = read_xml_objects(entries, bad_boxes, f"boxes of {split}")
     _check_one_class(objects)
-    names = objects.names if class_names is None else list(class_names)
-    labels = objects.labels_in(names)
-    boxes, kept, repaired = check_boxes(
-        objects.boxes, objects.sizes[objects.images], objects.has_area, bad_boxes, objects.describe
-    )
-    left, images = np.unique(objects.images[kept], return_inverse=True)
-    identities = [entries[image].identity for image in left]
-    blacklist = set(_read_blacklist(folders.blacklist)) if folders.blacklist is not None else set()
-    ignored = np.array([identity in blacklist for identity in identities], dtype=bool)
-    annotations = Annotations.from_objects(
-        class_names=names,
-        image_ids=identities,
-        sizes=objects.sizes[left],
-        images=images,
-        boxes=boxes[kept],
-        labels=labels[kept],
-        ignore=ignored[images],
-    )
-    return DetectionDataset(
-        annotations,
-        PictureFiles([entries[image].path for image in left]),
-        repaired=repaired + objects.rescaled,
-        dropped=int((~kept).sum()),
+    if folders.kind == "train":
+        _check_class_folders(objects)
+    blacklist = _read_blacklist(folders) if folders.kind == "val" else set()
+    ignored = np.array([entries[image].identity in blacklist for image in objects.images], dtype=bool)
+    return make_dataset(
+        objects,
+        objects.names if class_names is None else list(class_names),
+        bad_boxes,
+        ignored,
+        name=f"{root}: split '{split}'",
+        keep_empty=False,
         without_boxes=without_boxes,
     )
 
@@ -111,20 +104,17 @@ def cls_loc_folders(root: Path, split: str) -> ClsLocFolders:
         if not each.is_dir():
             raise DataError(f"{each}: no such folder (the {'pictures' if each is pictures else 'boxes'} of '{split}')")
     image_list = lists / f"{'train_loc' if split == 'train' else split}.txt"
-    blacklist = newest_devkit_file(folder, "ILSVRC*_clsloc_validation_blacklist.txt")
     return ClsLocFolders(
-        pictures,
-        annotations,
-        image_list if split != kind or image_list.exists() else None,
-        blacklist if kind == "val" else None,
+        folder, kind, pictures, annotations, image_list if split != kind or image_list.exists() else None
     )
 
 
 def _find_entries(folders: ClsLocFolders, split: str) -> tuple[list[XmlEntry], int]:
     """The pictures of a split that have an annotation, and how many there are that need none and have none."""
-    listed = None
+    listed, places = None, []
     if folders.image_list is not None:
-        listed = [name.rpartition("/")[2] for name, _ in read_image_list(folders.image_list)]
+        places = [name.rpartition("/")[::2] for name, _ in read_image_list(folders.image_list)]
+        listed = [identity for _, identity in places]
         if (twice := duplicate(listed)) is not None:
             raise DataError(f"{folders.image_list}: picture '{twice}' is listed twice")
     wanted = None if listed is None else set(listed)
@@ -133,6 +123,10 @@ def _find_entries(folders: ClsLocFolders, split: str) -> tuple[list[XmlEntry], i
     for identity in listed or []:
         if identity not in path_of:
             raise DataError(f"{folders.pictures}: picture '{identity}' of {folders.image_list} is missing")
+    for place, identity in places:
+        there = os.path.dirname(path_of[identity])
+        if place and there not in (str(folders.pictures), str(folders.pictures / place)):
+            raise DataError(f"{folders.image_list}: says that picture '{identity}' is in {place}, it is in {there}")
     identities = sorted(path_of) if listed is None else listed
     annotated = [identity for identity in identities if identity in xml_of]
     if not identities:
@@ -162,6 +156,8 @@ def _files_by_stem(folder: Path, endings: Collection[str], wanted: set[str] | No
             if ending.lower() not in endings or (wanted is not None and stem not in wanted):
                 continue
             path = os.path.join(place, name)
+            if not name.isprintable():
+                raise DataError(f"{printable(path)}: its name is not UTF-8, or has characters that can't be printed")
             if found.setdefault(stem, path) != path:
                 raise DataError(f"{path}: {found[stem]} has the same name")
     return found
@@ -180,12 +176,20 @@ def _check_one_class(objects: XmlObjects) -> None:
         raise DataError(f"{file}: has objects of two classes, '{one}' and '{other}'; a picture is of one")
 
 
-def _read_blacklist(path: Path) -> list[str]:
+def _check_class_folders(objects: XmlObjects) -> None:
+    """Raises DataError where a picture lies in the folder of another class than its objects' (both WordNet ids)."""
+    for image, label in zip(objects.images.tolist(), objects.labels.tolist(), strict=True):
+        name, path = objects.names[label], objects.entries[image].path
+        place = os.path.basename(os.path.dirname(path))
+        if place != name and _WORDNET_ID.fullmatch(place) and _WORDNET_ID.fullmatch(name):
+            raise DataError(f"{objects.entries[image].xml}: has objects of '{name}', but {path} is of '{place}'")
+
+
+def _read_blacklist(folders: ClsLocFolders) -> set[str]:
     """Ids of validation pictures whose boxes are not good enough to count; the file has their numbers."""
-    identities = []
-    for number, line in enumerate(read_lines(path), 1):
-        if not re.fullmatch(r"[0-9]{1,8}|", line):
-            raise DataError(f"{path}, line {number}: '{line[:80]}' is not the number of a picture")
-        if line:
-            identities.append(f"ILSVRC2012_val_{int(line):08d}")
-    return identities
+
+    def is_number(words: list[str]) -> bool:
+        return len(words) == 1 and re.fullmatch(r"[0-9]{1,8}", words[0]) is not None
+
+    numbers = read_blacklist(folders.root, "clsloc", is_number, "the number of a picture")
+    return {f"ILSVRC2012_val_{int(number):08d}" for (number,) in numbers}

@@ -8,17 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.errors import DataError
-from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
+from detection.data.annotations import BadBoxes, DetectionDataset, duplicate
 from detection.data.ilsvrc import (
     XmlEntry,
     XmlObjects,
     ilsvrc_folder,
-    newest_devkit_file,
+    make_dataset,
+    read_blacklist,
     read_image_list,
     read_xml_objects,
 )
-from detection.data.pictures import PictureFiles
-from detection.data.voc import read_lines
 
 _OF_A_CLASS = re.compile(r"train_[0-9]{1,4}")  # lists whose lines end in 1, 0 or -1
 _KINDS = ("train", "val", "test")
@@ -74,25 +73,8 @@ def read_det(
     names = objects.names if class_names is None else list(class_names)
     if not names:
         raise DataError(f"{root}: no objects in split '{split}'")
-    boxes, kept, repaired = check_boxes(
-        objects.boxes, objects.sizes[objects.images], objects.has_area, bad_boxes, objects.describe
-    )
-    annotations = Annotations.from_objects(
-        class_names=names,
-        image_ids=[entry.identity for entry in entries],
-        sizes=objects.sizes,
-        images=objects.images[kept],
-        boxes=boxes[kept],
-        labels=objects.labels_in(names)[kept],
-        ignore=_find_ignored(folder, objects)[kept],
-    )
-    return DetectionDataset(
-        annotations,
-        PictureFiles([entry.path for entry in entries]),
-        repaired=repaired + objects.rescaled,
-        dropped=int((~kept).sum()),
-        annotated=has_objects,
-    )
+    ignored = _find_ignored(folder, objects)
+    return make_dataset(objects, names, bad_boxes, ignored, name=f"{root}: split '{split}'", annotated=has_objects)
 
 
 def _split_kind(name: str) -> tuple[str, str]:
@@ -136,19 +118,15 @@ def _positives(path: Path) -> list[str]:
 
 def _find_ignored(folder: Path, objects: XmlObjects) -> NDArray[np.bool_]:
     """(M,) whether each object is of a class that does not count in its picture, as it is too ambiguous there."""
-    ignored = np.zeros(len(objects.images), dtype=bool)
-    blacklist = newest_devkit_file(folder, "ILSVRC*_det_validation_blacklist.txt")
     numbered = folder / "ImageSets/DET/val.txt"
-    if blacklist is None or not numbered.exists():
-        return ignored
-    name_of = {number: name for name, number in read_image_list(numbered)}
-    left_out = set()
-    for number, line in enumerate(read_lines(blacklist), 1):
-        words = line.split()
-        if words and (len(words) != 2 or words[0] not in name_of):
-            raise DataError(f"{blacklist}, line {number}: '{line[:80]}' is not the number of a picture and a class")
-        if words:
-            left_out.add((name_of[words[0]], words[1]))
-    for row, (image, label) in enumerate(zip(objects.images.tolist(), objects.labels.tolist(), strict=True)):
-        ignored[row] = (objects.entries[image].identity, objects.names[label]) in left_out
-    return ignored
+    name_of = {number: name for name, number in read_image_list(numbered)} if numbered.exists() else {}
+
+    def is_entry(words: list[str]) -> bool:
+        return len(words) == 2 and (words[0] in name_of or not name_of)
+
+    entries = read_blacklist(folder, "det", is_entry, "the number of a picture and a class")
+    left_out = {(name_of[number], name) for number, name in entries if number in name_of}
+    rows = zip(objects.images.tolist(), objects.labels.tolist(), strict=True)
+    return np.array(
+        [(objects.entries[image].identity, objects.names[label]) in left_out for image, label in rows], dtype=bool
+    )

@@ -6,7 +6,7 @@ begin.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from backbones.data.pictures import read_image_size
 from backbones.errors import DataError
 from backbones.progress import progress_bar
-from detection.data.annotations import BadBoxes
+from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes
+from detection.data.pictures import PictureFiles
 from detection.data.voc import parse_xml, read_lines, read_object, read_size
 
 _INCLUSIVE = np.array([0, 0, 1, 1])  # from inclusive corners to (x1, y1, x2, y2)
+_FURTHEST = 1e9  # pixels: no picture is as large, and areas of such boxes are numbers still
 _MANY = 20_000  # files that take long enough for a bar
 
 
@@ -43,8 +45,8 @@ class XmlObjects:
         images: (M,) int64, the picture of each object, ascending.
         labels: (M,) int64, places in `names`, from 0.
         boxes: (M, 4) float64.
-        has_area: (M,) bool: a box of one pixel's width is taken for a mistake, as VOC's.
-        rescaled: how many boxes were scaled since their file is of a picture of another size.
+        has_area: (M,) bool: a box that is one pixel wide in its file is taken for a mistake, as VOC's.
+        rescaled: (M,) bool: boxes that were scaled since their file is of a picture of another size.
     """
 
     entries: Sequence[XmlEntry]
@@ -54,7 +56,7 @@ class XmlObjects:
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
     has_area: NDArray[np.bool_]
-    rescaled: int
+    rescaled: NDArray[np.bool_]
 
     def describe(self, row: int) -> str:
         """File, box and class of an object, for messages."""
@@ -86,7 +88,7 @@ def read_xml_objects(entries: Sequence[XmlEntry], bad_boxes: BadBoxes, descripti
     """
     place_of: dict[str, int] = {}
     sizes, images, labels, corners = array("q"), array("q"), array("q"), array("d")
-    rescaled = 0
+    has_area, rescaled = array("b"), array("b")
     with progress_bar(entries, unit="file", description=description, shown=len(entries) >= _MANY) as bar:
         for image, (_, path, file) in enumerate(bar):
             height, width = read_image_size(path)
@@ -97,24 +99,78 @@ def read_xml_objects(entries: Sequence[XmlEntry], bad_boxes: BadBoxes, descripti
             root = parse_xml(xml, path)
             scale_x, scale_y = _scale(read_size(root, xml), (height, width), xml, path, bad_boxes)
             for element in root.iterfind("object"):
-                name, (xmin, ymin, xmax, ymax), _ = read_object(element, xml)
+                found = read_object(element, xml)
+                xmin, ymin, xmax, ymax = found.corners
+                if max(map(abs, found.corners)) > _FURTHEST:
+                    raise DataError(f"{xml}: a box of '{found.name}' reaches further than {_FURTHEST:,.0f} pixels")
                 images.append(image)
-                labels.append(place_of.setdefault(name, len(place_of)))
+                labels.append(place_of.setdefault(found.name, len(place_of)))
                 corners.extend((xmin * scale_x, ymin * scale_y, (xmax + 1) * scale_x, (ymax + 1) * scale_y))
-                rescaled += (scale_x, scale_y) != (1, 1)
+                has_area.append(found.has_area)
+                rescaled.append((scale_x, scale_y) != (1, 1))
     names = sorted(place_of)
     ranks = np.empty(len(names), dtype=np.int64)
     ranks[[place_of[name] for name in names]] = np.arange(len(names))
-    boxes = np.array(corners, dtype=np.float64).reshape(-1, 4)
     return XmlObjects(
         entries=entries,
         names=names,
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         images=np.array(images, dtype=np.int64),
         labels=ranks[np.array(labels, dtype=np.int64)],
-        boxes=boxes,
-        has_area=np.all(boxes[:, 2:] - boxes[:, :2] > 1, axis=1),
-        rescaled=rescaled,
+        boxes=np.array(corners, dtype=np.float64).reshape(-1, 4),
+        has_area=np.array(has_area, dtype=bool),
+        rescaled=np.array(rescaled, dtype=bool),
+    )
+
+
+def make_dataset(
+    objects: XmlObjects,
+    class_names: Sequence[str],
+    bad_boxes: BadBoxes,
+    ignored: NDArray[np.bool_],
+    *,
+    name: str,
+    keep_empty: bool = True,
+    annotated: bool = True,
+    without_boxes: int = 0,
+) -> DetectionDataset:
+    """The pictures, and their objects once `check_boxes` has looked at their boxes.
+
+    Args:
+        class_names: the classes, in label order.
+        bad_boxes: see `check_boxes`.
+        ignored: (M,) the objects that do not count.
+        name: of the set, for messages.
+        keep_empty: false to leave out the pictures that no box is left of.
+        annotated, without_boxes: see `DetectionDataset`.
+
+    Raises:
+        DataError: an object is of another class, a box is bad, or all of them were dropped.
+    """
+    labels = objects.labels_in(class_names)
+    boxes, kept, _ = check_boxes(
+        objects.boxes, objects.sizes[objects.images], objects.has_area, bad_boxes, objects.describe
+    )
+    if len(kept) and not kept.any():
+        raise DataError(f"{name}: none of its {len(kept):,} boxes has an area inside its picture")
+    pictures = np.arange(len(objects.entries)) if keep_empty else np.unique(objects.images[kept])
+    annotations = Annotations.from_objects(
+        class_names=class_names,
+        image_ids=[objects.entries[picture].identity for picture in pictures],
+        sizes=objects.sizes[pictures],
+        images=np.searchsorted(pictures, objects.images[kept]),
+        boxes=boxes[kept],
+        labels=labels[kept],
+        ignore=ignored[kept],
+    )
+    changed = objects.rescaled | (boxes != objects.boxes).any(axis=1)
+    return DetectionDataset(
+        annotations,
+        PictureFiles([objects.entries[picture].path for picture in pictures]),
+        repaired=int((changed & kept).sum()),
+        dropped=int((~kept).sum()),
+        annotated=annotated,
+        without_boxes=without_boxes,
     )
 
 
@@ -162,6 +218,21 @@ def read_image_list(path: Path) -> list[tuple[str, str]]:
     return listed
 
 
-def newest_devkit_file(folder: Path, pattern: str) -> Path | None:
-    """A file of the development kit of an ILSVRC folder, of the latest year; None if there is none."""
-    return max((folder / "devkit/data").glob(pattern), default=None)
+def read_blacklist(folder: Path, task: str, is_entry: Callable[[list[str]], bool], description: str) -> list[list[str]]:
+    """The words of each line of the development kit's blacklist, the latest year's; none where there is no such file.
+
+    Args:
+        folder: the ILSVRC folder.
+        task: clsloc or det.
+        is_entry: whether words are what a line has to hold,
+        description: which this says, for messages.
+
+    Raises:
+        DataError: a line is no entry.
+    """
+    path = max((folder / "devkit/data").glob(f"ILSVRC*_{task}_validation_blacklist.txt"), default=None)
+    lines = [] if path is None else [line.split() for line in read_lines(path)]
+    for number, words in enumerate(lines, 1):
+        if words and not is_entry(words):
+            raise DataError(f"{path}, line {number}: '{' '.join(words)[:80]}' is not {description}")
+    return [words for words in lines if words]

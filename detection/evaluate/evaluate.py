@@ -1,7 +1,7 @@
 """All metrics of a detector: one call, one table."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from backbones.data.findings import printable
 from detection.data.annotations import Annotations
@@ -12,6 +12,11 @@ from detection.evaluate.voc import voc_metrics
 from detection.structures import Detections
 
 Metric = Literal["coco", "voc07", "voc12", "det"]
+
+
+def metrics_of(data_name: str) -> list[Metric]:
+    """What detections in a data set of this layout are scored by: all, but ILSVRC's own metric only where it is."""
+    return [metric for metric in get_args(Metric) if metric != "det" or data_name == "det"]
 
 
 def evaluate_detections(
@@ -55,8 +60,8 @@ def _class_table(results: dict[str, dict[str, Any]]) -> list[str]:
         for name in PER_CLASS_METRICS:
             means[name] = results["coco"][name]
             columns[name] = {label: values[name] for label, values in results["coco"]["per_class"].items()}
-    for name in ("voc07", "voc12", "det"):
-        if name in results:
+    for name in get_args(Metric):
+        if name in results and name != "coco":
             means[name], columns[name] = results[name]["mAP"], results[name]["per_class"]
     first = next(iter(columns.values()), {})
     shown = {label: printable(label) for label in first}  # foreign files may hold anything

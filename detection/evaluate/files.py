@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from backbones.data.findings import printable
 from backbones.data.regular import read_regular_file
 from backbones.engine.checkpoint import write_atomically
-from backbones.errors import DataError
+from backbones.errors import DataError, RunFolderError
 from detection.data.annotations import Annotations
 from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
 from detection.data.json_lists import read_json_list
@@ -23,6 +23,7 @@ from detection.evaluate.arrays import DetectionTable, Floats, Indices
 from detection.evaluate.listed_ids import ListedIds
 from detection.structures import Detections
 
+COCO_FILE = "detections.json"
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
 _FURTHEST = 1e9  # pixels: no picture is as large, and areas of such boxes are numbers still
 _ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
@@ -144,6 +145,27 @@ def write_voc_results(
         lines = [" ".join([str(annotations.image_ids[image]), *map(repr, row)]) + "\n" for image, row in pairs]
         path = voc_results_file(folder, split_name, name)
         write_atomically(path, partial(Path.write_text, data="".join(lines), encoding="utf-8"))
+
+
+def results_files(folder: Path, split: str, class_names: Sequence[str]) -> list[Path]:
+    """The files that `write_results` writes. Raises DataError if a class's name can't be in a file name."""
+    return [folder / COCO_FILE, *(voc_results_file(folder, results_split(split), name) for name in class_names)]
+
+
+def write_results(folder: Path, split: str, annotations: Annotations, detections: Sequence[Detections]) -> None:
+    """Writes detections in both forms, and removes VOC's files of an earlier evaluation: perhaps of another split.
+
+    Raises:
+        RunFolderError: they can't be written.
+    """
+    try:
+        for name in voc_results_in(folder):
+            (folder / name).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_coco_results(folder / COCO_FILE, annotations, detections)
+        write_voc_results(folder, results_split(split), annotations, detections)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be written ({error.strerror})") from error
 
 
 def read_voc_results(folder: str | Path, split_name: str, annotations: Annotations) -> DetectionTable:

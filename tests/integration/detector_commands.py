@@ -1,7 +1,9 @@
 """Runs the detector's commands in this process, on networks and data so small that a step takes some milliseconds."""
 
+import gc
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 from backbones.data.shapes import CLASS_NAMES, shapes_for_classification
+from backbones.engine import loop
 from backbones.models import get_model
 from backbones.weights import WeightsMetadata, save_weights
 from detection.data.annotations import DetectionDataset
@@ -48,6 +51,24 @@ def train(output: Path, weights: Path, *arguments: str) -> dict[str, Any]:
     """Runs `train_detector` on the small data; returns its record."""
     train_main([*SMALL, "--backbone.weights", str(weights), "--output", str(output), *arguments])
     return record(output)
+
+
+@contextmanager
+def stopped_by_its_first_checkpoint() -> Iterator[None]:
+    """A training inside is interrupted as by Ctrl-C once it has written a checkpoint; expects that of it."""
+    save = loop.save_checkpoint
+
+    def interrupt_after_it(*given: Any) -> Path:
+        save(*given)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", interrupt_after_it)
+        with pytest.raises(SystemExit) as exit_info:
+            yield
+    assert exit_info.value.code == 130
+    del exit_info  # its traceback holds the loader, whose processes would else end with the tests
+    gc.collect()
 
 
 def record(output: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The command `compare_detectors`: its numbers are those of `evaluate_detector`, and what is measured once stays."""
 
 import json
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,11 @@ import pytest
 import yaml
 from detector_commands import refusal, train, write_backbone, write_voc
 
-from detection.compare import command
+from backbones.engine.run import cpu_model
+from backbones.errors import RunFolderError
+from detection.compare import command, record
 from detection.compare.command import main
+from detection.compare.record import read_rows
 from detection.data.shapes import shapes_for_detection
 from detection.test import main as evaluate_main
 
@@ -98,6 +103,8 @@ def test_costs_are_measured(models: dict[str, str], compared: Path) -> None:
     rows = rows_of(compared)
     weights = Path(models["first"], "weights.safetensors").stat().st_size
     for row in rows.values():
+        assert row["provenance"].keys() == {"command", "versions", "git_commit", "hardware"}
+        assert row["dependencies"]["device"] == row["provenance"]["hardware"]["cpu"] == cpu_model()
         assert row["pictures"] == 5
         assert 0 < row["seconds_per_picture"] < 10
         assert (
@@ -150,8 +157,11 @@ def test_a_stopped_comparison_goes_on_where_it_was(
     before = rows_of(tmp_path / "out")
     assert list(before) == ["baseline", "+ refinement"]
     assert (tmp_path / "out/table.md").exists()
+    monkeypatch.setattr(sys, "argv", ["another", "command"])
     after = compare(config, models, tmp_path / "out")
     assert len(done) == 3 + 2
+    measured_by = [row["provenance"]["command"] for row in after.values()]
+    assert measured_by == [before["baseline"]["provenance"]["command"]] * 2 + ["another command"] * 2
     assert {name: after[name] for name in before} == before
     assert {name: row["results"] for name, row in after.items()} == {
         name: row["results"] for name, row in rows_of(compared).items()
@@ -240,6 +250,7 @@ def test_rows_of_something_else_are_not_taken_for_these(
         "weights.1 (first)": arguments(config, {"first": models["second"]}, output),
         "data.fingerprint": arguments(config, {"first": models["first"]}, output, "--data.test_size", "4"),
         "precision": arguments(config, {"first": models["first"]}, output, "--precision", "bf16"),
+        "workers 0, now it is 1": arguments(config, {"first": models["first"]}, output, "--workers", "1"),
         "inference.refine": arguments(
             write_config(tmp_path / "other.yaml", **row(inference={"refine": True})), {"first": models["first"]}, output
         ),
@@ -247,6 +258,10 @@ def test_rows_of_something_else_are_not_taken_for_these(
             write_config(tmp_path / "named.yaml", **row(name="plain")), {"first": models["first"]}, output
         ),
     }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "cpu_model", lambda: "another CPU")
+        line = refusal(capsys, main, *arguments(config, {"first": models["first"]}, output))
+        assert f"device {cpu_model()}, now it is another CPU" in line
     for culprit, options in refused.items():
         line = refusal(capsys, main, *options)
         assert str(output) in line
@@ -256,8 +271,45 @@ def test_rows_of_something_else_are_not_taken_for_these(
     assert list(compare(tmp_path / "named.yaml", {"first": models["first"]}, output, "--overwrite")) == ["plain"]
 
 
+DEEP = "takes the place of 500 dictionaries in each other"
+WRONG: list[dict[str, Any]] = [
+    {"results": {"voc07": []}},
+    {"results": {"voc07": 3}},
+    {"results": {"voc07": {"mAP": "high"}}},
+    {"results": {"voc07": {"mAP": True}}},
+    {"results": {"voc07": {"per_class": ["circle"]}}},
+    {"results": {"voc07": {"per_class": "circle"}}},
+    {"results": {"voc07": {"per_class": {"circle": "high"}}}},
+    {"results": {"voc07": {"per_class": {"circle": {"AP": 3}}}}},
+    {"results": {"coco": {"per_class": {"circle": 3}}}},
+    {"peak_memory": 10**400},
+    {"peak_memory": -1},
+    {"seconds_per_picture": math.nan},
+    {"seconds_per_picture": math.inf},
+    {"seconds_per_picture": None},
+    {"cpu_seconds_per_picture": -1.0},
+    {"pictures": True},
+    {"provenance": []},
+    {"dependencies": None},
+    {"dependencies": {"deep": DEEP}},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: str(wrong)[:60])
+def test_rows_that_can_not_be_are_refused(wrong: dict[str, Any], compared: Path, tmp_path: Path) -> None:
+    whole = json.loads((compared / "comparison.json").read_text())
+    assert list(read_rows(compared, list(rows_of(compared)))) == list(rows_of(compared))
+    whole["rows"][1] |= wrong
+    text = json.dumps(whole).replace(f'"{DEEP}"', '{"a": ' * 500 + "1" + "}" * 500)
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"comparison\.json: not a file of this command"):
+        read_rows(tmp_path, list(rows_of(compared)))
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"rows": [{}]}', '{"rows": 3}', '{"rows": [{"name": 3}]}', "[" * 9999]
+    "text",
+    ["", "[]", "{}", '{"rows": [{}]}', '{"rows": 3}', '{"rows": [{"name": 3}]}', "[" * 9999],
+    ids=lambda text: text[:20],
 )
 def test_a_damaged_record_is_refused(
     text: str, config: Path, models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
@@ -297,5 +349,5 @@ def test_detectors_of_other_classes_are_refused(
     options = ["--data.test_split", "null", "--train.steps", "1", "--train.checkpoint_every", "1"]
     train(tmp_path / "other", weights, "--backbone.options", "{width: 8}", *data, *options)
     line = refusal(capsys, main, *arguments(config, models | {"second": str(tmp_path / "other")}, tmp_path / "out"))
-    assert "models.second" in line
-    assert "classes" in line
+    assert f"{tmp_path / 'other'}: does not go with {models['first']}" in line
+    assert "only it knows b, e, f" in line

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from detector_commands import record, refusal, train, write_backbone
 from PIL import Image
 
 from backbones.data.shapes import CLASS_NAMES
+from detection.compare.command import main as compare_main
 from detection.data.shapes import shapes_for_detection
 from detection.test import main as evaluate_main
 
@@ -65,9 +67,22 @@ def test_a_run_is_tested_by_dets_metric_too(run: Path, data: Path, tmp_path: Pat
     results = record(run)["results"]
     assert set(results) == {"coco", "voc07", "voc12", "det"}
     options = ["--model", str(run), "--data.name", "det", "--data.root", str(data.parent), "--data.test_split", "val"]
-    options += ["--device", "cpu", "--workers", "0", "--metric", "det", "--output", str(tmp_path / "found")]
-    evaluate_main(options)
-    assert json.loads((tmp_path / "found/results.json").read_text()) == {"det": results["det"]}
+    options += ["--device", "cpu", "--workers", "0"]
+    evaluate_main([*options, "--output", str(tmp_path / "found")])
+    assert json.loads((tmp_path / "found/results.json").read_text()) == results
+    evaluate_main([*options, "--output", str(tmp_path / "one"), "--metric", "det"])
+    assert json.loads((tmp_path / "one/results.json").read_text()) == {"det": results["det"]}
+
+
+def test_a_comparison_by_dets_metric_has_its_classes(run: Path, data: Path, tmp_path: Path) -> None:
+    config = {"data": {"name": "det", "root": str(data), "test_split": "val"}, "metric": ["det.mAP"], "workers": 0}
+    rows = [{"name": "single", "models": ["first"]}]
+    config |= {"models": {"first": str(run)}, "rows": rows, "output": str(tmp_path / "out"), "device": "cpu"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    compare_main(["--config", str(tmp_path / "config.yaml")])
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| DET AP % " in table
+    assert all(f"\n| {wnid} " in table for wnid in WNIDS)
 
 
 def test_objects_that_are_not_published(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -76,6 +91,9 @@ def test_objects_that_are_not_published(run: Path, data: Path, tmp_path: Path, c
     said = refusal(capsys, evaluate_main, *options)
     assert f"{data / 'Annotations/DET'}: no annotations of test to score with" in said
     evaluate_main([*options, "--output", str(tmp_path / "found")])
-    assert "ILSVRC's server" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "make the file for ILSVRC's server of detections.json" in said
+    for part in ("number in test.txt", "number in the devkit's meta_det", "bbox is x, y, width, height"):
+        assert part in said
     assert not (tmp_path / "found/results.json").exists()
     assert (tmp_path / "found/detections.json").exists()

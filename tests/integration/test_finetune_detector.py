@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from detector_commands import SMALL, record, refusal, train, write_backbone, write_voc
+from detector_commands import SMALL, record, refusal, stopped_by_its_first_checkpoint, train, write_backbone, write_voc
 
-from backbones.engine import loop
 from backbones.weights import load_weights, save_weights
 from detection.data.shapes import shapes_for_detection
 from detection.models import FasterRCNN
@@ -113,20 +112,10 @@ def test_what_is_known_is_said_and_recorded(
     assert written["config"]["weights"] == str(old)
 
 
-def test_training_goes_on_and_a_resumed_run_ends_in_the_same_bits(
-    old: Path, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_goes_on_and_a_resumed_run_ends_in_the_same_bits(old: Path, data: list[str], tmp_path: Path) -> None:
     whole = finetune(tmp_path / "whole", old, *data)
-    save = loop.save_checkpoint
-
-    def interrupt_after_it(*given: Any) -> Path:
-        save(*given)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", interrupt_after_it)
-        with pytest.raises(SystemExit):
-            finetune(tmp_path / "cut", old, *data)
+    with stopped_by_its_first_checkpoint():
+        finetune(tmp_path / "cut", old, *data)
     assert record(tmp_path / "cut")["status"] == "interrupted"
     cut = finetune(tmp_path / "cut", old, *data, "--resume")
     assert cut["results"] == whole["results"]

@@ -1,6 +1,5 @@
 """The command `train_detector` from start to end: what it leaves, what it keeps, and that a kill changes nothing."""
 
-import gc
 import json
 import os
 import signal
@@ -13,10 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from detector_commands import ROOT, SMALL, record, refusal, train, write_backbone, write_voc
+from detector_commands import (
+    ROOT,
+    SMALL,
+    record,
+    refusal,
+    stopped_by_its_first_checkpoint,
+    train,
+    write_backbone,
+    write_voc,
+)
 from PIL import Image
 
-from backbones.engine import loop
 from backbones.weights import load_weights, save_weights
 from detection.data.shapes import shapes_for_detection
 from detection.evaluate.coco import COCO_METRICS
@@ -144,26 +151,13 @@ def test_a_killed_run_resumes_to_the_same_bits(resnet: Path, tmp_path: Path) -> 
     ]
 
 
-def test_an_interrupted_run_with_dropout_resumes_to_the_same_bits(
-    vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_with_dropout_resumes_to_the_same_bits(vgg: Path, tmp_path: Path) -> None:
     arguments = (*VGG, "--train.workers", "2", "--deterministic")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(whole, vgg, *arguments)
-    save = loop.save_checkpoint
-
-    def interrupt_after_it(*given: Any) -> Path:
-        save(*given)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", interrupt_after_it)
-        with pytest.raises(SystemExit) as exit_info:
-            train(cut, vgg, *arguments)
-    assert exit_info.value.code == 130
+    with stopped_by_its_first_checkpoint():
+        train(cut, vgg, *arguments)
     assert record(cut)["status"] == "interrupted"
-    del exit_info  # its traceback holds the loader, whose processes would else end with the tests
-    gc.collect()
     train(cut, vgg, *arguments, "--resume")
     assert (whole / "weights.safetensors").read_bytes() == (cut / "weights.safetensors").read_bytes()
     assert record(whole)["results"] == record(cut)["results"]

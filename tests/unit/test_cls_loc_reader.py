@@ -1,5 +1,6 @@
 """ILSVRC's CLS-LOC layout: what is read from good trees, and what is said about bad ones."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -86,6 +87,64 @@ def test_annotations_of_a_picture_of_another_size(tree: Path) -> None:
     assert repaired.repaired == 1
     kept = read_cls_loc(tree, "val", bad_boxes="keep")
     assert kept.annotations.boxes.tolist() == [[1, 1, 6, 6], [2, 2, 6, 6]]
+
+
+def test_whether_a_box_has_an_area_is_asked_of_the_file_and_what_is_left_is_counted(tree: Path) -> None:
+    """Pictures of half and of twice the size that their files speak of."""
+    for number, size in ((1, (10, 6)), (2, (40, 24))):
+        put_picture(tree / f"Data/CLS-LOC/{VAL}{number}.JPEG", size)
+    small = [box(2, 2, 3, 9), box(4, 4, 4, 9)]  # two pixels wide: one here; one pixel wide
+    large = [box(2, 2, 2, 9), box(12, 1, 25, 5)]  # one pixel wide: two here; reaching outside
+    put_text(tree / f"Annotations/CLS-LOC/{VAL}1.xml", xml(*(obj("n01", each) for each in small)))
+    put_text(tree / f"Annotations/CLS-LOC/{VAL}2.xml", xml(*(obj("n02", each) for each in large)))
+    data = read_cls_loc(tree, "val", bad_boxes="repair")
+    assert data.annotations.boxes.tolist() == [[1, 1, 2, 5], [24, 2, 40, 12]]
+    assert (data.repaired, data.dropped) == (2, 2)
+
+
+def test_a_set_of_which_no_box_is_left(tree: Path) -> None:
+    for name in (f"{VAL}1", f"{VAL}2"):
+        put_text(tree / f"Annotations/CLS-LOC/{name}.xml", xml(obj("n01", box(7, 1, 7, 5))))
+    with pytest.raises(DataError, match=r"split 'val': none of its 2 boxes has an area inside its picture"):
+        read_cls_loc(tree, "val", bad_boxes="repair")
+
+
+@pytest.mark.parametrize("corner", ["1e10", "-1e10", "1e308"])
+def test_corners_beyond_all_pictures(tree: Path, corner: str) -> None:
+    put_text(tree / f"Annotations/CLS-LOC/{VAL}2.xml", xml(obj("n02", box(1, 1, corner, 5))))
+    for bad_boxes in ("error", "repair", "keep"):
+        with pytest.raises(DataError, match=r"00000002\.xml: a box of 'n02' reaches further than 1,000,000,000 pixels"):
+            read_cls_loc(tree, "val", bad_boxes=bad_boxes)
+
+
+def test_a_training_picture_lies_in_the_folder_of_its_class(tree: Path) -> None:
+    pictures, boxes = tree / "Data/CLS-LOC/train", tree / "Annotations/CLS-LOC/train"
+    put_text(tree / "ImageSets/CLS-LOC/train_loc.txt", "n02/n02_7 1\nn02/n01_3 2\n")
+    with pytest.raises(DataError, match=r"train_loc\.txt: says that picture 'n01_3' is in n02, it is in .*train/n01$"):
+        read_cls_loc(tree, "train")
+    (tree / "ImageSets/CLS-LOC/train_loc.txt").write_text("n02/n02_7 1\nn01/n01_3 2\n")
+    assert len(read_cls_loc(tree, "train")) == 2
+    put_text(boxes / "n01/n01_3.xml", xml(obj("n02")))
+    with pytest.raises(DataError, match=r"n01_3\.xml: has objects of 'n02', but .*n01_3\.JPEG is of 'n01'"):
+        read_cls_loc(tree, "train")
+    (tree / "ImageSets/CLS-LOC/train_loc.txt").unlink()
+    with pytest.raises(DataError, match=r"n01_3\.xml: has objects of 'n02', but .*n01_3\.JPEG is of 'n01'"):
+        read_cls_loc(tree, "train")
+    put_text(boxes / "n01/n01_3.xml", xml(obj("a name in words")))  # folders and objects are named in two ways
+    assert read_cls_loc(tree, "train").annotations.class_names == ["a name in words", "n02"]
+    for path in sorted(pictures.glob("*/*.JPEG")):  # no class folders
+        path.rename(pictures / path.name)
+    put_text(tree / "ImageSets/CLS-LOC/train_loc.txt", "n02/n02_7 1\nn01/n01_3 2\n")
+    assert len(read_cls_loc(tree, "train")) == 2
+
+
+def test_names_that_are_not_utf8(tree: Path) -> None:
+    odd = os.fsencode(tree / "Data/CLS-LOC/train/n01") + b"/n01_\xff.JPEG"
+    with open(odd, "wb"):
+        pass
+    with pytest.raises(DataError, match=r"n01_.*udcff\.JPEG: its name is not UTF-8") as error:
+        read_cls_loc(tree, "train")
+    assert str(error.value).isprintable()
 
 
 def test_bad_boxes_and_pictures_of_which_none_is_left(tree: Path) -> None:

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "configs/tables").glob("*.yaml")), ROOT / "configs/bccd/ablation.yaml"]
 # Percent: AP50 and AP, or mAP.
 PAPER = {
-    "table9": [(48.4, 27.2), (49.9, 29.9), (51.1, 30.0), (53.8, 32.5)],
+    "table9": [(41.5, 21.2), (48.4, 27.2), (49.9, 29.9), (51.1, 30.0), (53.8, 32.5)],
     "table9_test": [(53.3, 32.2), (55.7, 34.9), (59.0, 37.4)],
     "table10": [(73.2,), (76.4,), (85.6,)],
     "table11": [(70.4,), (73.8,), (83.8,)],
-    "table12": [(58.8,), (62.1,)],
+    "table12": [(60.5,), (63.6,)],
     "ablation": [()] * 9,
 }
 PYRAMID = [200, 400, 600, 800, 1000]
@@ -63,6 +63,9 @@ def test_the_commands_that_train_its_models(file: Path) -> None:
     context = {}
     for key, command in config.train.items():
         options = options_of(command)
+        assert set(options) <= {"--nproc-per-node", "--config", "--backbone.weights", "--weights", "--data.root"} | {
+            *("--output", "--seed")
+        }  # what makes a model is in its config
         trained: list[Any] = []
         run_command(DetectorConfig, trained.append, argv=["--config", str(ROOT / options["--config"])])
         context[key] = trained[0].roi.context
@@ -76,13 +79,19 @@ def test_the_commands_that_train_its_models(file: Path) -> None:
 
 def test_steps_of_appendix_b() -> None:
     rows = {row.name: row for row in read(ROOT / "configs/tables/table9.yaml").rows}
-    plain, refined, context, scales = rows.values()
-    assert plain.models == refined.models != context.models == scales.models
-    assert [row.inference.refine for row in rows.values()] == [False, True, True, True]
-    assert [row.inference.scales for row in rows.values()] == [[], [], [], PYRAMID]
+    vgg, plain, refined, context, scales = rows.values()
+    assert vgg.models != plain.models == refined.models != context.models == scales.models
+    assert [row.inference.refine for row in rows.values()] == [False, False, True, True, True]
+    assert [row.inference.scales for row in rows.values()] == [[], [], [], [], PYRAMID]
     ensemble = read(ROOT / "configs/tables/table9_test.yaml").rows[-1]
     assert len(ensemble.models) == 3
     assert ensemble.inference == scales.inference
+
+
+def test_table12_is_scored_here() -> None:
+    """On val2, whose objects are published, by detectors that were trained without it."""
+    config = read(ROOT / "configs/tables/table12.yaml")
+    assert (config.data.test_split, config.data.bad_boxes, config.metric) == ("val2", "repair", ["det.mAP"])
 
 
 def test_the_ablations_pyramid_is_the_papers_for_pictures_of_half_the_size() -> None:

@@ -111,6 +111,16 @@ def test_bad_trees_are_named(tree: Path) -> None:
         read_det(tree, "val1")
 
 
+def test_a_set_of_which_no_box_is_left(tree: Path) -> None:
+    put_text(tree / f"Annotations/DET/val/{VAL}1.xml", xml(obj("n02", box(1, 1, 1, 5))))
+    with pytest.raises(DataError, match=r"split 'val': none of its 1 boxes has an area inside its picture"):
+        read_det(tree, "val", bad_boxes="repair")
+    put_text(tree / f"Annotations/DET/val/{VAL}2.xml", xml(obj("n02", box(1, 1, 3, 5))))
+    data = read_det(tree, "val", bad_boxes="repair")
+    assert data.annotations.offsets.tolist() == [0, 0, 1]  # a picture without objects is a picture of scenes still
+    assert (len(data), data.dropped) == (2, 1)
+
+
 def test_it_is_read_by_its_name(tree: Path) -> None:
     more = {"bad_boxes": "error", "drawn_size": 64, "drawn_count": 1}
     assert read_split("det", str(tree), "val", None, **more).annotations.class_names == ["n01", "n02"]

@@ -1,6 +1,7 @@
 """A detector's weights file: enough to rebuild it, whatever else it holds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from backbones.errors import CheckpointError
 from backbones.weights import WeightsMetadata, load_weights
 from detection import get_detector
 from detection.models import RoIOptions, RPNOptions
-from detection.weights import detector_arguments, detector_metadata, load_detector, save_detector
+from detection.weights import detector_arguments, detector_metadata, load_detector, load_detectors, save_detector
 
 CLASSIFIER = WeightsMetadata("classification", "resnet18", {"width": 4}, ["x"], [10.0, 20.0, 30.0], [1.0, 2.0, 3.0], 48)
 
@@ -117,6 +118,26 @@ def test_metadata_that_do_not_fit_are_refused(change: dict[str, Any], file: Path
     with pytest.raises(CheckpointError, match=r"odd\.safetensors") as error:
         load_detector(odd)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        (["dog", "cat"], "their classes are the same in another order"),
+        (["cat", "cat", "dog"], "one of them has a class twice"),
+        (["cat", "cow"], "only it knows cow; only the other knows dog"),
+    ],
+)
+def test_detectors_of_other_classes_do_not_go_together(classes: list[str], problem: str, tmp_path: Path) -> None:
+    for name, known in (("a", ["cat", "dog"]), ("b", ["cat", "dog"]), ("c", classes)):
+        its = replace(metadata(), classes=known, category_ids=list(range(len(known))))
+        save_detector(tmp_path / f"{name}.safetensors", get_detector(**detector_arguments(its)), its)
+    paths = [str(tmp_path / f"{name}.safetensors") for name in "abc"]
+    assert [its.classes for _, its in load_detectors(paths[:2])] == [["cat", "dog"]] * 2
+    with pytest.raises(CheckpointError, match=rf"c\.safetensors: does not go with .*a\.safetensors: .*{problem}"):
+        load_detectors(paths)
+    with pytest.raises(CheckpointError, match="--model"):
+        load_detectors([])
 
 
 def test_damaged_files_are_refused(file: Path) -> None:
