@@ -68,7 +68,7 @@ def encode_features(
         dimensions: of a whitened patch.
         encodings: all by default.
         normalisations: of encodings: l2 (unit length), power (signed square roots before that), intra (each centre's
-            part brought to unit length before that).
+            part brought to unit length before that; where parts are single numbers that is l2, and given once).
         origin: of whitened vectors, their mean or the network's own zero; residuals do not depend on it.
         code_books: how many of each size, from other seeds; the table has their mean and standard deviation.
         quantise: also measure what of the patches' variance product quantisation loses, of residuals and of the vectors
@@ -153,13 +153,13 @@ def _compare(
     comparison: Comparison, names: Sequence[EncodingName], centres: Sequence[int], sample: int, seeds: Sequence[int]
 ) -> list[Row]:
     """All rows, with the numbers of the last one beside the bar."""
-    rows = []
+    rows: list[Row] = []
     parts = [comparison.pooled(), *(comparison.encoded(names, k, sample, seed) for k in centres for seed in seeds)]
-    total = len(comparison.normalisations) * (2 + len(names) * len(centres) * len(seeds))
+    total = 2 + len(names) * len(centres) * len(seeds)
     with progress_bar(total=total, unit="encoding", description="encodings") as bar:
-        for row in chain.from_iterable(parts):
-            rows.append(row)
-            bar.set_postfix_str(f"{row.encoding}: mAP {row.retrieval_mAP:.1f} %", refresh=False)
+        for same in chain.from_iterable(parts):
+            rows += same
+            bar.set_postfix_str(f"{same[-1].encoding}: mAP {same[-1].retrieval_mAP:.1f} %", refresh=False)
             bar.update()
     return rows
 
