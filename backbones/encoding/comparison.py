@@ -104,10 +104,11 @@ class Comparison:
         return distortion(train, test, seed)
 
     def _measure(self, row: Row, vectors: Sequence[np.ndarray]) -> list[Row]:
-        """That row with each normalisation, but for intra where it does what l2 does, which is there too."""
+        """That row with each normalisation, but for intra where it only repeats l2: of one block, or blocks of a number."""
         rows = []
+        alike = 1 in vectors[0].shape[1:]
         for how in self.normalisations:
-            if how == "intra" and "l2" in self.normalisations and vectors[0].shape[2] == 1:
+            if how == "intra" and alike and "l2" in self.normalisations:
                 continue
             train, test = (normalise(part, how) for part in vectors)
             linear = linear_error(train, self.train.labels, test, self.test.labels)

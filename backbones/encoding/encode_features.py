@@ -68,7 +68,7 @@ def encode_features(
         dimensions: of a whitened patch.
         encodings: all by default.
         normalisations: of encodings: l2 (unit length), power (signed square roots before that), intra (each centre's
-            part brought to unit length before that; where parts are single numbers that is l2, and given once).
+            part brought to unit length before that; of one part or of single numbers it is l2, and left out beside it).
         origin: of whitened vectors, their mean or the network's own zero; residuals do not depend on it.
         code_books: how many of each size, from other seeds; the table has their mean and standard deviation.
         quantise: also measure what of the patches' variance product quantisation loses, of residuals and of the vectors
