@@ -95,7 +95,7 @@ class Comparison:
             vectors = [
                 encode(encoding, split.features.patches, books[encoding.fit]) for split in (self.train, self.test)
             ]
-            seconds = round(time.perf_counter() - start, 2)
+            seconds = round(time.perf_counter() - start, 4)
             yield self._measure(Row(name, encoding.kind, centres, seed, encode_seconds=seconds), vectors)
 
     def quantised(self, sample: int, seed: int) -> Distortion:
@@ -104,7 +104,7 @@ class Comparison:
         return distortion(train, test, seed)
 
     def _measure(self, row: Row, vectors: Sequence[np.ndarray]) -> list[Row]:
-        """That row with each normalisation, but for intra where it only repeats l2: of one block, or blocks of a number."""
+        """That row with each normalisation, without intra where it repeats l2: one block, or blocks of one number."""
         rows = []
         alike = 1 in vectors[0].shape[1:]
         for how in self.normalisations:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "name", ["complexity", "signal_propagation", "layer_responses", "show_features", "plot_curves"]
+    "name", ["complexity", "signal_propagation", "layer_responses", "show_features", "plot_curves", "encode_features"]
 )
 def test_a_tool_and_its_script(name: str) -> None:
     main = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))["main"]
