@@ -68,14 +68,6 @@ class Mixture:
         return _softmax(constants - squares / 2)
 
 
-@dataclass(frozen=True)
-class CodeBooks:
-    """A code book of each kind, of one size, made from the same patches."""
-
-    centres: Centres
-    mixture: Mixture
-
-
 def fit_centres(sample: np.ndarray, count: int, seed: int) -> Centres:
     """k-means of a sample of patches (S, D).
 
@@ -85,9 +77,7 @@ def fit_centres(sample: np.ndarray, count: int, seed: int) -> Centres:
     Raises:
         ConfigError: the sample has fewer different patches.
     """
-    different = len(np.unique(sample, axis=0))
-    if count > different:
-        raise ConfigError(f"centres {count}: the sample has {different} different patches; give at most as many")
+    _check_different(sample, count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(count, n_init=1, max_iter=_ITERATIONS, random_state=seed).fit(sample)
@@ -98,13 +88,24 @@ def fit_centres(sample: np.ndarray, count: int, seed: int) -> Centres:
 
 
 def fit_mixture(sample: np.ndarray, count: int, seed: int) -> Mixture:
-    """A mixture of `count` Gaussians of a sample of patches (S, D): expectation-maximisation, started by k-means."""
+    """A mixture of `count` Gaussians of a sample of patches (S, D): expectation-maximisation, started by k-means.
+
+    Raises:
+        ConfigError: the sample has fewer different patches.
+    """
+    _check_different(sample, count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture = GaussianMixture(count, covariance_type="diag", max_iter=_ITERATIONS, random_state=seed)
         mixture.fit(sample.astype(np.float64))
     fields = (mixture.weights_, mixture.means_, np.sqrt(mixture.covariances_))
     return Mixture(*(values.astype(sample.dtype) for values in fields))
+
+
+def _check_different(sample: np.ndarray, count: int) -> None:
+    different = len(np.unique(sample, axis=0))
+    if count > different:
+        raise ConfigError(f"centres {count}: the sample has {different} different patches; give at most as many")
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Encodings by what they are good for: retrieval among the test pictures, and linear classification."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
-from backbones.encoding.code_books import CodeBooks, fit_centres, fit_mixture
 from backbones.encoding.encodings import ENCODINGS, Encoding, EncodingName
 from backbones.encoding.linear import linear_error
 from backbones.encoding.normalisation import Normalisation, normalise
@@ -30,7 +30,7 @@ class Row:
         normalisation: of the encoding.
         length: of the vector.
         retrieval_mAP, top1_error: in percent.
-        strength: the C that linear classification chose.
+        strength: what linear classification chose of `linear.STRENGTHS`.
         encode_seconds: for all training and test pictures.
     """
 
@@ -38,12 +38,12 @@ class Row:
     kind: Literal["residual", "plain", "pooled"]
     centres: int | None
     code_book: int | None
-    normalisation: Normalisation
-    length: int
-    retrieval_mAP: float
-    top1_error: float
-    strength: float
-    encode_seconds: float
+    normalisation: Normalisation = "l2"
+    length: int = 0
+    retrieval_mAP: float = math.nan
+    top1_error: float = math.nan
+    strength: float = math.nan
+    encode_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,15 @@ class Comparison:
     test: Split
     normalisations: Sequence[Normalisation]
 
-    def pooled(self) -> Iterator[Row]:
-        """The rows of the features that need no code book."""
+    def pooled(self) -> Iterator[list[Row]]:
+        """The rows of each feature that needs no code book."""
         for name in ("pooled", "average"):
             vectors = [getattr(split.features, name)[:, None] for split in (self.train, self.test)]
-            yield from self._rows(vectors, 0.0, encoding=name, kind="pooled", centres=None, code_book=None)
+            row = Row(name, "pooled", centres=None, code_book=None)
+            yield self._measure(row, vectors)
 
-    def encoded(self, names: Sequence[EncodingName], centres: int, sample: int, seed: int) -> Iterator[Row]:
-        """The rows of some encodings with one code book.
+    def encoded(self, names: Sequence[EncodingName], centres: int, sample: int, seed: int) -> Iterator[list[Row]]:
+        """The rows of each of some encodings with one code book.
 
         Args:
             names: of encodings.
@@ -87,35 +88,44 @@ class Comparison:
             ConfigError: fewer different patches than centres.
         """
         patches = draw_patches(self.train.features.patches, sample, seed)
-        books = CodeBooks(fit_centres(patches, centres, seed), fit_mixture(patches, centres, seed))
+        books = {fit: fit(patches, centres, seed) for fit in dict.fromkeys(ENCODINGS[name].fit for name in names)}
         for name in names:
+            encoding = ENCODINGS[name]
             start = time.perf_counter()
-            vectors = [encode(ENCODINGS[name], split.features.patches, books) for split in (self.train, self.test)]
-            seconds = time.perf_counter() - start
-            kind = ENCODINGS[name].kind
-            yield from self._rows(vectors, seconds, encoding=name, kind=kind, centres=centres, code_book=seed)
+            vectors = [
+                encode(encoding, split.features.patches, books[encoding.fit]) for split in (self.train, self.test)
+            ]
+            seconds = round(time.perf_counter() - start, 4)
+            yield self._measure(Row(name, encoding.kind, centres, seed, encode_seconds=seconds), vectors)
 
     def quantised(self, sample: int, seed: int) -> Distortion:
         """What product quantisation loses of `sample` test patches, learnt from as many training patches."""
         train, test = (draw_patches(split.features.patches, sample, seed) for split in (self.train, self.test))
         return distortion(train, test, seed)
 
-    def _rows(self, vectors: Sequence[np.ndarray], seconds: float, **facts: object) -> Iterator[Row]:
+    def _measure(self, row: Row, vectors: Sequence[np.ndarray]) -> list[Row]:
+        """That row with each normalisation, without intra where it repeats l2: one block, or blocks of one number."""
+        rows = []
+        alike = 1 in vectors[0].shape[1:]
         for how in self.normalisations:
+            if how == "intra" and alike and "l2" in self.normalisations:
+                continue
             train, test = (normalise(part, how) for part in vectors)
             linear = linear_error(train, self.train.labels, test, self.test.labels)
-            yield Row(
-                **facts,  # type: ignore[arg-type]
-                normalisation=how,
-                length=test.shape[1],
-                retrieval_mAP=retrieval_map(test, self.test.labels),
-                top1_error=linear.top1_error,
-                strength=linear.strength,
-                encode_seconds=round(seconds, 2),
+            rows.append(
+                replace(
+                    row,
+                    normalisation=how,
+                    length=test.shape[1],
+                    retrieval_mAP=retrieval_map(test, self.test.labels),
+                    top1_error=linear.top1_error,
+                    strength=linear.strength,
+                )
             )
+        return rows
 
 
-def encode(encoding: Encoding, patches: np.ndarray, books: CodeBooks) -> np.ndarray:
+def encode(encoding: Encoding, patches: np.ndarray, book: Any) -> np.ndarray:
     """The encodings (N, blocks, L) of the pictures' patches (N, P, D)."""
     parts = range(0, len(patches), _PICTURES)
-    return np.concatenate([encoding.encode(patches[start : start + _PICTURES], books) for start in parts])
+    return np.concatenate([encoding.encode(patches[start : start + _PICTURES], book) for start in parts])

@@ -6,11 +6,12 @@ entry's mean and deviation in Fisher vectors). They are sums over patches, so th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
-from backbones.encoding.code_books import Centres, CodeBooks, Mixture
+from backbones.encoding.code_books import Centres, Mixture, fit_centres, fit_mixture
 
 
 def vlad(patches: np.ndarray, centres: Centres, *, soft: bool = False) -> np.ndarray:
@@ -76,23 +77,25 @@ class Encoding:
 
     Args:
         kind: of residuals or of the vectors themselves.
-        encode: from patches and code books.
+        fit: makes its code book from a sample of patches (S, D), the number of entries and a seed.
+        encode: from patches and that code book.
     """
 
     kind: Literal["residual", "plain"]
-    encode: Callable[[np.ndarray, CodeBooks], np.ndarray]
+    fit: Callable[[np.ndarray, int, int], Any]
+    encode: Callable[[np.ndarray, Any], np.ndarray]
 
 
 EncodingName = Literal[
     "vlad", "vlad_plain", "vlad_soft", "vlad_soft_plain", "fisher", "fisher_plain", "histogram", "histogram_soft"
 ]
 ENCODINGS: dict[EncodingName, Encoding] = {
-    "vlad": Encoding("residual", lambda patches, books: vlad(patches, books.centres)),
-    "vlad_plain": Encoding("plain", lambda patches, books: vlad_plain(patches, books.centres)),
-    "vlad_soft": Encoding("residual", lambda patches, books: vlad(patches, books.centres, soft=True)),
-    "vlad_soft_plain": Encoding("plain", lambda patches, books: vlad_plain(patches, books.centres, soft=True)),
-    "fisher": Encoding("residual", lambda patches, books: fisher(patches, books.mixture)),
-    "fisher_plain": Encoding("plain", lambda patches, books: fisher_plain(patches, books.mixture)),
-    "histogram": Encoding("plain", lambda patches, books: histogram(patches, books.centres)),
-    "histogram_soft": Encoding("plain", lambda patches, books: histogram(patches, books.centres, soft=True)),
+    "vlad": Encoding("residual", fit_centres, vlad),
+    "vlad_plain": Encoding("plain", fit_centres, vlad_plain),
+    "vlad_soft": Encoding("residual", fit_centres, partial(vlad, soft=True)),
+    "vlad_soft_plain": Encoding("plain", fit_centres, partial(vlad_plain, soft=True)),
+    "fisher": Encoding("residual", fit_mixture, fisher),
+    "fisher_plain": Encoding("plain", fit_mixture, fisher_plain),
+    "histogram": Encoding("plain", fit_centres, histogram),
+    "histogram_soft": Encoding("plain", fit_centres, partial(histogram, soft=True)),
 }

@@ -12,8 +12,9 @@ from backbones.config import ClassificationData
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.encoding.comparison import Split
+from backbones.encoding.options import EncodingOptions
 from backbones.encoding.patches import PatchReader
-from backbones.encoding.whitening import Origin, fit_whitening
+from backbones.encoding.whitening import fit_whitening
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar
 from backbones.weights import WeightsMetadata
@@ -49,40 +50,20 @@ def choose_pictures(
     return parts[0], parts[1]
 
 
-@dataclass(frozen=True)
-class PatchOptions:
-    """Which patches, and how they are read.
-
-    Args:
-        stage: of the network.
-        dimensions: of a whitened patch.
-        origin: of whitened patches, see `fit_whitening`.
-        sample: patches of training pictures that whitening is fitted to.
-        seed: of that sample.
-        batch_size: pictures at a time.
-        workers: data-loading processes.
-    """
-
-    stage: str
-    dimensions: int
-    origin: Origin
-    sample: int
-    seed: int
-    batch_size: int
-    workers: int
-
-
 def read_features(
     network: StagedNetwork,
     metadata: WeightsMetadata,
     parts: Sequence[Part],
-    options: PatchOptions,
+    stage: str,
+    options: EncodingOptions,
     device: torch.device,
 ) -> list[Split]:
     """The features of each part; the first makes the whitening of all.
 
     Args:
         network: in eval mode, on `device`.
+        stage: of the network, whose patches are read.
+        options: how they are read, and what whitening is fitted to.
 
     Raises:
         UserError: a picture or the network's responses can't be used, or they vary in fewer directions.
@@ -90,13 +71,13 @@ def read_features(
     train = parts[0].indices
     sampled = [train[place] for place in evenly_spaced(len(train), _SAMPLED)]
     total = len(sampled) + sum(len(part.indices) for part in parts)
-    stages = [options.stage, list(network.stages())[-1]]
+    stages = [stage, list(network.stages())[-1]]
     with progress_bar(total=total, unit="picture", description="patches") as bar:
         readers = []
         for part in parts:
             view = view_loader(part.dataset, metadata.input_size, metadata.test_resize)
             look = Look(network, metadata, view, stages, device)
-            readers.append(PatchReader(look, options.stage, options.batch_size, options.workers, bar.update))
+            readers.append(PatchReader(look, stage, options.batch_size, options.workers, bar.update))
         sample = readers[0].sample(sampled, options.sample, options.seed)
         whitening = fit_whitening(sample, options.dimensions, options.origin)
         both = zip(readers, parts, strict=True)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
 from backbones.encoding.comparison import Row
+from backbones.encoding.normalisation import Normalisation
 from backbones.encoding.quantisation import BITS, PARTS, Distortion
 from backbones.markdown import format_table
 
@@ -61,13 +62,21 @@ def draw_rows(rows: Sequence[Row], title: str) -> Figure:
     for line, how in zip(grid, normalisations, strict=True):
         line[0].set_ylabel("retrieval mAP (%)")
         for axes, size in zip(line, sizes, strict=True):
-            shown = [row for row in rows if row.normalisation == how and row.centres in (size, None)]
-            _draw_bars(axes, shown)
+            _draw_bars(axes, _rows_with(how, [row for row in rows if row.centres in (size, None)]))
             axes.set_title(f"{size} centres, {how}", fontsize="medium")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"Encodings of residuals and of the vectors themselves\n{literal(title)}", fontsize="medium")
     return figure
+
+
+def _rows_with(how: Normalisation, rows: Sequence[Row]) -> list[Row]:
+    """The rows of a normalisation; for intra also those that it would only repeat, which l2 has."""
+    shown = [row for row in rows if row.normalisation == how]
+    there = {row.encoding for row in shown}
+    if how == "intra":
+        shown += [row for row in rows if row.normalisation == "l2" and row.encoding not in there]
+    return shown
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row]) -> None:

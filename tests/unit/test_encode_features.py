@@ -1,27 +1,28 @@
 """The command `encode_features`: patches as the network has them, the table, the files, and bad input in one line."""
 
 import json
-import runpy
-import tomllib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
 from backbones import get_model
 from backbones.analysis.look import Look
 from backbones.data.shapes import CLASS_NAMES
-from backbones.encoding.comparison import Row
+from backbones.encoding import code_books
+from backbones.encoding.comparison import Comparison, Row, Split
 from backbones.encoding.encode_features import main
-from backbones.encoding.normalisation import unit_length
-from backbones.encoding.patches import PatchReader
-from backbones.encoding.report import format_rows
+from backbones.encoding.linear import STRENGTHS
+from backbones.encoding.normalisation import Normalisation, unit_length
+from backbones.encoding.patches import Features, PatchReader
+from backbones.encoding.report import draw_rows, format_rows
 from backbones.encoding.whitening import fit_whitening
 from backbones.weights import WeightsMetadata, save_weights
 
-ROOT = Path(__file__).parents[2]
 METADATA = WeightsMetadata(
     "classification", "cifar_resnet8", {"width": 4}, CLASS_NAMES, [127.5] * 3, [64.0] * 3, input_size=32
 )
@@ -90,7 +91,11 @@ def test_the_command(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {"command", "git_commit", "versions", "hardware", "wall_clock_seconds"} <= record.keys()
     assert len(record["rows"]) == 2 * (2 + 2 * 3)
     assert {row["code_book"] for row in record["rows"]} == {None, 0, 1}
-    assert all(0 <= row["retrieval_mAP"] <= 100 and 0 <= row["top1_error"] <= 100 for row in record["rows"])
+    for row in record["rows"]:
+        assert 0 < row["retrieval_mAP"] <= 100
+        assert 0 <= row["top1_error"] < 100
+        assert row["strength"] in STRENGTHS
+        assert (row["encode_seconds"] > 0) == (row["kind"] != "pooled")
     assert len(np.unique(np.asarray(Image.open(figure).convert("L")))) > 20
 
 
@@ -113,6 +118,68 @@ def test_quantisation_is_a_sentence(weights: Path, tmp_path: Path, capsys: pytes
     main(arguments(weights, "--encodings", "vlad", "--dimensions", "8", "--quantise", "--output", str(output)))
     [lost] = json.loads(output.read_text())["quantisation"]
     assert f"in 64 bits loses {lost['original']:.2f} %" in capsys.readouterr().out.splitlines()[-1]
+
+
+def row(
+    encoding: str, kind: Literal["residual", "plain", "pooled"], how: Normalisation, score: float, seed: int
+) -> Row:
+    size, book = (None, None) if kind == "pooled" else (4, seed)
+    return Row(encoding, kind, size, book, how, retrieval_mAP=score)
+
+
+def test_bars_are_as_high_as_the_mean_of_code_books_and_lines_have_no_code_book() -> None:
+    """Intra is drawn with l2's lines and histogram, which it would only repeat."""
+    rows = [row("pooled", "pooled", "l2", 80.0, 0), row("average", "pooled", "l2", 70.0, 0)]
+    for seed, more in enumerate((0.0, 4.0)):
+        rows += [row("vlad", "residual", "l2", 10 + more, seed), row("vlad", "residual", "intra", 20 + more, seed)]
+        rows += [
+            row("vlad_plain", "plain", "l2", 30 + more, seed),
+            row("vlad_plain", "plain", "intra", 40 + more, seed),
+        ]
+        rows += [row("histogram", "plain", "l2", 50 + more, seed)]
+    panels = draw_rows(rows, "drawn").axes
+    assert [panel.get_title() for panel in panels] == ["4 centres, l2", "4 centres, intra"]
+    for panel, vlad, plain in zip(panels, (12, 22), (32, 42), strict=True):
+        residual, *others = panel.patches
+        assert residual.get_height() == vlad
+        assert [bar.get_height() for bar in others] == [plain, 52]
+        assert [round(bar.get_x() + bar.get_width() / 2, 2) for bar in panel.patches] == [-0.2, 0.2, 1.2]
+        lines = {line.get_label(): set(line.get_ydata()) for line in panel.lines if len(line.get_ydata()) == 2}
+        assert lines["pooled"] == {80.0}
+        assert lines["average"] == {70.0}
+        spreads = [[list(part[:, 1]) for part in bars.lines[2][0].get_segments()]
+                   for bars in panel.containers if isinstance(bars, ErrorbarContainer)]  # fmt: skip
+        assert spreads == [[[vlad - 2, vlad + 2]], [[plain - 2, plain + 2], [50, 54]]]
+
+
+def test_intra_is_left_out_where_it_repeats_l2(weights: Path, tmp_path: Path) -> None:
+    output, both = tmp_path / "rows.json", ["--encodings", "vlad", "histogram", "--output", str(tmp_path / "rows.json")]
+    main(arguments(weights, *both, "--normalisations", "l2", "intra"))
+    found = {(each["encoding"], each["normalisation"]): each for each in json.loads(output.read_text())["rows"]}
+    assert [name for name, how in found if how == "intra"] == ["vlad"]
+    main(arguments(weights, *both, "--normalisations", "intra"))
+    alone = {each["encoding"]: each for each in json.loads(output.read_text())["rows"]}
+    for name in ("pooled", "average", "histogram"):
+        for number in ("retrieval_mAP", "top1_error", "strength"):
+            assert alone[name][number] == pytest.approx(found[name, "l2"][number])
+
+
+def test_a_mixture_is_only_fitted_for_fisher_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+    for kind in ("KMeans", "GaussianMixture"):
+        fit = getattr(code_books, kind)
+        monkeypatch.setattr(code_books, kind, lambda *a, fit=fit, **k: (fitted.append(fit.__name__), fit(*a, **k))[1])
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 10)
+    features = Features(rng.normal(size=(20, 5, 3)), rng.normal(size=(20, 4)), rng.normal(size=(20, 4)))
+    comparison = Comparison(Split(features, labels), Split(features, labels), ["l2"])
+    for names, expected in (
+        (["vlad", "histogram_soft"], ["KMeans"]),
+        (["fisher", "fisher_plain"], ["GaussianMixture"]),
+    ):
+        fitted.clear()
+        assert [same[0].encoding for same in comparison.encoded(names, 3, 100, seed=0)] == names
+        assert fitted == expected
 
 
 def test_one_encoding_alone_is_drawn(weights: Path, tmp_path: Path) -> None:
@@ -176,12 +243,3 @@ def test_a_network_that_responds_to_nothing_or_with_no_numbers(
         torch.nn.init.constant_(network.bn1.bias, bias)
         save_weights(weights, network.state_dict(), METADATA)
         assert words in refused(arguments(weights, "--stage", "conv1" if bias < 0 else "conv2"), capsys)
-
-
-def test_the_tool_and_its_script() -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["resnet-encode-features"] == "backbones.encoding.encode_features:main"
-    assert runpy.run_path(str(ROOT / "tools" / "encode_features.py"))["main"] is main
-    with pytest.raises(SystemExit) as exit_:
-        main(["--help"])
-    assert exit_.value.code == 0

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score
 
-from backbones.encoding.linear import check_labels, linear_error
+from backbones.encoding.linear import STRENGTHS, check_labels, linear_error
 from backbones.encoding.retrieval import retrieval_map
 from backbones.errors import DataError
 
@@ -87,15 +88,32 @@ def test_linear_classification() -> None:
     assert linear_error(vectors[:200], labels[:200], vectors[200:], noise).top1_error == pytest.approx(66.7, abs=15)
 
 
+@pytest.mark.parametrize("length", [5, 60])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_linear_classification_is_scikit_learns_ridge_regression(length: int, dtype: type) -> None:
+    """With fewer numbers than pictures and with more; classes have gaps and are of different sizes."""
+    rng = np.random.default_rng(0)
+    labels = np.array([1, 4, 4, 7])[rng.integers(0, 4, 90)]
+    vectors = (rng.normal(size=(90, length)) + 2 + 0.5 * labels[:, None] * (np.arange(length) < 2)).astype(dtype)
+    train, test = np.arange(90) < 50, np.arange(90) >= 50
+    found = linear_error(vectors[train], labels[train], vectors[test], labels[test])
+    assert found.strength in STRENGTHS
+    ridge = Ridge(alpha=1 / found.strength).fit(
+        vectors[train].astype(float), labels[train][:, None] == np.array([1, 4, 7])
+    )
+    classes = np.array([1, 4, 7])[ridge.predict(vectors[test].astype(float)).argmax(1)]
+    assert found.top1_error == pytest.approx(100 * np.mean(classes != labels[test]))
+
+
 def test_the_strength_is_chosen_by_training_pictures_held_out() -> None:
     """Noise in many dimensions wants little strength, a small certain difference beside a large doubtful one much."""
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 100)
     noisy = rng.normal(size=(200, 100)) + 0.35 * (2 * labels - 1)[:, None] * (np.arange(100) < 3)
-    near = np.c_[np.where(rng.random(200) < 0.7, labels, 1 - labels), 0.04 * labels]
-    for vectors, strength in ((noisy, 1), (near, 100)):
+    near = np.c_[np.where(rng.random(200) < 0.7, labels, 1 - labels), 0.008 * labels]
+    for vectors, strengths in ((noisy, STRENGTHS[:3]), (near, STRENGTHS[-2:])):
         for tested in (labels, 1 - labels):
-            assert linear_error(vectors, labels, vectors, tested).strength == strength
+            assert linear_error(vectors, labels, vectors, tested).strength in strengths
 
 
 @pytest.mark.parametrize(
