@@ -7,12 +7,13 @@ import numpy as np
 from torch import Tensor
 
 from detection.data.annotations import Annotations, DetectionDataset
+from detection.data.samples import resize_scale
 from detection.drawing import Mark, draw_marks, grid, save_picture
 from detection.evaluate.localisation import localisation_errors
 from detection.localisation.protocols import Tested
 
 ROWS, COLUMNS = 4, 6  # of a sheet
-CELL = 160  # pixels: the shorter side of its pictures
+CELL = (160, 320)  # pixels: the shorter side of its pictures, or the longer one if that is less
 OBJECT, RIGHT, WRONG = "#FFFFFF", "#009E73", "#D55E00"
 
 
@@ -53,7 +54,7 @@ def draw_sheet(path: Path, dataset: DetectionDataset, tested: Tested) -> None:
         right = _is_right(dataset.annotations, index, labels[index, :1], box)
         found = Mark(box.tolist(), f"{float(located.scores[index, 0]):.2f}", RIGHT if right else WRONG)
         objects = [Mark(each, "", OBJECT, dashed=True) for each in target.boxes.tolist()]
-        pictures.append(draw_marks(image, [found, *objects], scale=CELL / min(image.shape[1:])))
+        pictures.append(draw_marks(image, [found, *objects], scale=resize_scale(image.shape[1], image.shape[2], *CELL)))
     save_picture(grid(pictures, COLUMNS), path)
 
 
