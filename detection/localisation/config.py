@@ -85,14 +85,13 @@ def default_scales(crop_size: int) -> list[int]:
 
 
 def check_data(data: LocalisationData) -> None:
-    """Refuses sizes that make no sense.
+    """Refuses values that make no sense.
 
     Raises:
         ConfigError: names the key.
     """
+    check_test_data(data)
     low, high = data.scale_range
-    if not data.root:
-        raise ConfigError("data.root is missing: name the folder of the CLS-LOC data")
     if not 1 <= data.crop_size <= LARGEST_SIDE:
         raise ConfigError(f"data.crop_size {data.crop_size}: give 1 to {LARGEST_SIDE}")
     if not data.crop_size <= low <= high <= LARGEST_SIDE:
@@ -102,15 +101,16 @@ def check_data(data: LocalisationData) -> None:
         )
     if not data.crop_size <= data.test_resize <= LARGEST_SIDE:
         raise ConfigError(f"data.test_resize {data.test_resize}: give data.crop_size {data.crop_size} or more")
-    if data.test_count is not None and data.test_count < 1:
-        raise ConfigError(f"data.test_count {data.test_count}: give 1 or more, or null")
     if not 0 <= data.min_visible <= 1:
         raise ConfigError(f"data.min_visible {data.min_visible}: give a part from 0 to 1")
-    check_scales(data.test_scales, "data.test_scales")
 
 
-def check_scales(scales: list[int], key: str) -> None:
-    """Refuses sides that no picture can be shown at. Raises ConfigError."""
-    for scale in scales:
+def check_test_data(data: LocalisationData) -> None:
+    """Refuses values that make no sense where a localiser is tested. Raises ConfigError."""
+    if not data.root:
+        raise ConfigError("data.root is missing: name the folder of the CLS-LOC data")
+    if data.test_count is not None and data.test_count < 1:
+        raise ConfigError(f"data.test_count {data.test_count}: give 1 or more, or null")
+    for scale in data.test_scales:
         if not 1 <= scale <= LARGEST_SIDE:
-            raise ConfigError(f"{key} {scale}: give 1 to {LARGEST_SIDE}")
+            raise ConfigError(f"data.test_scales {scale}: give 1 to {LARGEST_SIDE}")

@@ -13,13 +13,12 @@ from backbones.errors import CheckpointError, ConfigError
 from backbones.weights import load_classifier
 from detection.data.cls_loc import read_cls_loc
 from detection.data.readers import for_testing
-from detection.localisation.config import LocalisationData, check_scales, default_scales
+from detection.localisation.config import LocalisationData, check_test_data, default_scales
 from detection.localisation.predictions import draw_sheet, prediction_records
-from detection.localisation.protocols import score_localiser, showings_of
 from detection.localisation.regions import RegionOptions
-from detection.localisation.scoring import format_errors
+from detection.localisation.scoring import format_errors, score_localiser
 from detection.localisation.subset import evenly_spaced
-from detection.localisation.testing import Protocol, Rescoring, Running
+from detection.localisation.testing import Protocol, Rescoring, Running, Showing
 from detection.localisation.training import Classifier
 from detection.localisation.weights import load_localiser, load_regions
 
@@ -62,28 +61,25 @@ def evaluate_localiser(
         raise ConfigError(f"workers {workers}: give 0 or more")
     if not protocol:
         raise ConfigError("--protocol: name one or both of center, dense")
-    if not data.root:
-        raise ConfigError("data.root is missing: name the folder of the CLS-LOC data")
     if not data.test_split:
         raise ConfigError("data.test_split is missing: name the split to test on")
-    if data.test_count is not None and data.test_count < 1:
-        raise ConfigError(f"data.test_count {data.test_count}: give 1 or more, or null")
-    check_scales(data.test_scales, "data.test_scales")
+    check_test_data(data)
     with join_world(device) as world:
         set_determinism(False, one_size=False)
         localiser, metadata = load_localiser(model)
         rescoring = None if rcnn is None else _load_rescoring(rcnn, model, metadata.classes, world)
         predictor = None if classifier is None else _load_predictor(classifier, model, metadata.classes, world)
-        dataset = read_cls_loc(data.root, data.test_split, metadata.classes, bad_boxes=for_testing(data.bad_boxes))
+        dataset = read_cls_loc(str(data.root), data.test_split, metadata.classes, bad_boxes=for_testing(data.bad_boxes))
         dataset = evenly_spaced(dataset, data.test_count)
         for file in (output, predictions, sheet):
             if file:
                 check_writable(Path(file))
+        sizes = metadata.input_size, metadata.test_resize or metadata.input_size
         scales = data.test_scales or default_scales(metadata.input_size)
         tested = score_localiser(
             localiser.to(world.device),
             dataset,
-            showings_of(protocol, metadata, scales),
+            [Showing(each, *sizes, scales) for each in dict.fromkeys(protocol)],
             Running(world, precision, workers),
             predictor,
             rescoring,

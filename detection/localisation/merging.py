@@ -2,10 +2,9 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, nms
+from torchvision.ops import nms
 
-VOTE_IOU = 0.5
-"""Boxes that overlap the best one this much vote with it."""
+from detection.models import postprocessing
 
 SMALLEST = 1.0
 """Proposals have at least this width and height, in pixels of the picture."""
@@ -18,7 +17,7 @@ def best_box(scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def vote(scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """The best box, moved to the mean of all boxes that overlap it by VOTE_IOU or more, weighted by their scores.
+    """The best box, moved to the mean of all boxes that overlap it by half or more, weighted by their scores.
 
     This is the box voting of Appendix B (Gidaris and Komodakis), here over scales, mirror images and regions.
 
@@ -29,11 +28,9 @@ def vote(scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The best score () and the box (4,).
     """
-    score, box = best_box(scores, boxes)
-    near = box_iou(box[None], boxes)[0] >= VOTE_IOU
-    near[scores.argmax()] = True  # also where it has no area, or a score of 0
-    weight = scores[near].clamp(min=torch.finfo(scores.dtype).tiny)
-    return score, (boxes[near] * weight[:, None]).sum(dim=0) / weight.sum()
+    best, weights = scores.argmax(), scores.clamp(min=torch.finfo(scores.dtype).tiny)
+    one_class = torch.zeros_like(best).expand(len(scores))
+    return scores[best], postprocessing.vote(best[None], boxes, weights, one_class)[0]
 
 
 def propose(scores: Tensor, boxes: Tensor, picture: Tensor, *, nms_iou: float, most: int) -> Tensor:

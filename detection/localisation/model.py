@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.models import StagedNetwork, get_model, run_stages
@@ -124,9 +125,12 @@ class Localiser(nn.Module):
     def predict(self, images: Tensor, labels: Tensor) -> ClassPredictions:
         """What the RPN says of pictures (N, 3, H, W) uint8 for classes (N, P).
 
-        The network is fully convolutional: pictures may have any size.
+        The network is fully convolutional: pictures may have any size. Sides of less than a cell are padded with zeros
+        to one, on the right and below (a VGG's pools would leave nothing of them).
         """
-        features = run_stages(self.backbone, self.normalize(images), "conv1", self.rpn.options.stage)
+        below, right = (max(0, self.rpn.stride - side) for side in images.shape[2:])
+        x = F.pad(self.normalize(images), (0, right, 0, below))
+        features = run_stages(self.backbone, x, "conv1", self.rpn.options.stage)
         return self.rpn.predict(features, labels.to(features.device, non_blocking=True))
 
     def forward(
@@ -147,7 +151,8 @@ class Localiser(nn.Module):
         predictions = self.predict(images, labels)
         boxes = decode(predictions.deltas, predictions.anchors).nan_to_num(0.0)
         height, width = images.shape[2:]
-        return predictions.logits.sigmoid(), boxes.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
+        scores = predictions.logits.sigmoid().nan_to_num(0.0)  # of a network that diverged
+        return scores, boxes.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
 
 
 def describe_parameters(network: Localiser | nn.Module, backbone: StagedNetwork) -> str:

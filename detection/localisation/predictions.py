@@ -7,16 +7,17 @@ import numpy as np
 from torch import Tensor
 
 from detection.data.annotations import Annotations, DetectionDataset
+from detection.data.samples import resize_scale
 from detection.drawing import Mark, draw_marks, grid, save_picture
 from detection.evaluate.localisation import localisation_errors
-from detection.localisation.protocols import Tested
+from detection.localisation.scoring import Outcome
 
 ROWS, COLUMNS = 4, 6  # of a sheet
-CELL = 160  # pixels: the shorter side of its pictures
+CELL = (160, 320)  # pixels: the shorter side of its pictures, or the longer one if that is less
 OBJECT, RIGHT, WRONG = "#FFFFFF", "#009E73", "#D55E00"
 
 
-def prediction_records(annotations: Annotations, tested: Tested) -> list[dict[str, Any]]:
+def prediction_records(annotations: Annotations, tested: Outcome) -> list[dict[str, Any]]:
     """A record of each picture and way of testing; boxes in the pixels of the picture, scores in [0, 1].
 
     "own" is the box of the picture's own class, "predicted" those of the classes that a classifier predicts, best
@@ -36,7 +37,7 @@ def prediction_records(annotations: Annotations, tested: Tested) -> list[dict[st
     return records
 
 
-def draw_sheet(path: Path, dataset: DetectionDataset, tested: Tested) -> None:
+def draw_sheet(path: Path, dataset: DetectionDataset, tested: Outcome) -> None:
     """Writes a PNG: evenly spaced pictures with their objects (white, dashed) and the last way's box of their own class
     (green where it is right, red where not).
 
@@ -53,7 +54,7 @@ def draw_sheet(path: Path, dataset: DetectionDataset, tested: Tested) -> None:
         right = _is_right(dataset.annotations, index, labels[index, :1], box)
         found = Mark(box.tolist(), f"{float(located.scores[index, 0]):.2f}", RIGHT if right else WRONG)
         objects = [Mark(each, "", OBJECT, dashed=True) for each in target.boxes.tolist()]
-        pictures.append(draw_marks(image, [found, *objects], scale=CELL / min(image.shape[1:])))
+        pictures.append(draw_marks(image, [found, *objects], scale=resize_scale(image.shape[1], image.shape[2], *CELL)))
     save_picture(grid(pictures, COLUMNS), path)
 
 

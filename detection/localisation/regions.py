@@ -121,7 +121,7 @@ class RegionNetwork(nn.Module):
         boxes = decode(deltas * self.regression_std, proposals.to(deltas.dtype))
         height, width = picture.shape[1:]
         limits = boxes.new_tensor([width, height, width, height])
-        return logits.sigmoid(), boxes.nan_to_num(0.0).clamp(min=0).minimum(limits)
+        return logits.sigmoid().nan_to_num(0.0), boxes.nan_to_num(0.0).clamp(min=0).minimum(limits)
 
 
 def warp(picture: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -161,7 +161,8 @@ def region_sample(
 ) -> RegionSample:
     """One region of a picture, or its mirror image: of its proposals and its objects' own boxes.
 
-    A mini-batch holds a region each of as many pictures (RoI-centric: nothing ties it to few pictures).
+    The picture has an object that is not to be ignored. A mini-batch holds a region each of as many pictures
+    (RoI-centric: nothing ties it to few pictures).
 
     Args:
         proposals: (P, 4), in the pixels of the picture.
@@ -175,7 +176,8 @@ def region_sample(
     target = dataset.target(index)
     boxes = torch.cat([proposals.to(target.boxes.dtype), target.boxes])
     matches = match(boxes, target)
-    positive, negative = matches.best_iou >= options.positive_iou, matches.best_iou < options.negative_iou
+    positive = matches.best_iou >= options.positive_iou
+    negative = (matches.best_iou < options.negative_iou) & ~matches.ignored
     shows = bool(positive.any()) and (wants_object or not negative.any())
     places = (positive if shows else negative).nonzero()[:, 0]
     place = int(places[torch.randint(len(places), (), generator=generator)])

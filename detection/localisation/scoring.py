@@ -1,5 +1,7 @@
-"""Error rates of localisation: by the picture's own class, and by the classes that a classifier predicts."""
+"""Testing a localiser by all ways that are asked for, with each picture's own class and with predicted ones."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,14 +15,69 @@ from backbones.models import StagedNetwork
 from backbones.scores import class_scores
 from backbones.weights import WeightsMetadata
 from detection.data.annotations import Annotations, DetectionDataset
-from detection.evaluate.localisation import localisation_errors, picture_labels
-from detection.localisation.testing import Protocol, Running
+from detection.evaluate.localisation import localisation_errors, picture_labels, picture_sized
+from detection.localisation.model import Localiser
+from detection.localisation.testing import Located, Protocol, Rescoring, Running, Showing, localise
 
 TOP = 5
 """As many classes are predicted for a picture."""
 
 CLASSIFIER_PROTOCOLS: dict[Protocol, ClassifierProtocol] = {"center": "center", "dense": "multiscale"}
 """How the classifier sees the pictures where the localiser sees them so."""
+
+PICTURE_BOX = "picture_box"
+"""The name of what every localiser must beat: the box of the whole picture."""
+
+
+@dataclass
+class Outcome:
+    """What came out.
+
+    Args:
+        results: error rates in percent by way of testing.
+        labels: (N, 1 + k) by way of testing: each picture's own class, then the predicted ones, best first.
+        found: what was found for these classes, by way of testing.
+    """
+
+    results: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    found: dict[str, Located] = field(default_factory=dict)
+
+
+def score_localiser(
+    localiser: Localiser,
+    dataset: DetectionDataset,
+    showings: Sequence[Showing],
+    running: Running,
+    classifier: tuple[StagedNetwork, WeightsMetadata] | None,
+    rescoring: Rescoring | None = None,
+) -> Outcome:
+    """Tests a localiser; the same in every process.
+
+    Args:
+        localiser: in eval mode.
+        showings: how pictures are shown, one after the other.
+        classifier: in eval mode, on the same device; None where only the picture's own class is asked for.
+        rescoring: see `localise`.
+    """
+    tested, annotations = Outcome(), dataset.annotations
+    own = own_class(annotations)
+    for showing in showings:
+        name = showing.protocol
+        predicted = None if classifier is None else predict_classes(*classifier, dataset, name, running)
+        labels = own if predicted is None else torch.cat([own, predicted], dim=1)
+        for way, found in localise(localiser, dataset, labels, showing, running, rescoring).items():
+            tested.labels[way], tested.found[way] = labels, found
+            tested.results[way] = _results(dataset, labels, found.boxes)
+    labels = tested.labels[showings[0].protocol]
+    _, whole = picture_sized(annotations)
+    tested.results[PICTURE_BOX] = _results(dataset, labels, whole.repeat(1, labels.shape[1], 1))
+    return tested
+
+
+def _results(dataset: DetectionDataset, labels: Tensor, boxes: Tensor) -> dict[str, float | None]:
+    predicted = (labels[:, 1:], boxes[:, 1:]) if labels.shape[1] > 1 else None
+    return localisation_results(dataset.annotations, boxes[:, :1], predicted)
 
 
 def predict_classes(
@@ -90,13 +147,6 @@ def localisation_results(
         classes, boxes = predicted
         results |= localisation_errors(annotations, classes, boxes.double())
     return results
-
-
-def whole_pictures(annotations: Annotations, classes: int) -> Tensor:
-    """The boxes (N, P, 4) of whole pictures, for each of so many classes: what every localiser must beat."""
-    height, width = torch.from_numpy(annotations.sizes).double().unbind(1)
-    boxes = torch.stack([0 * width, 0 * height, width, height], dim=1)
-    return boxes[:, None].repeat(1, classes, 1)
 
 
 def format_errors(results: dict[str, dict[str, Any]]) -> str:

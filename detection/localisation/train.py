@@ -12,7 +12,7 @@ from backbones.weights import check_same_network, load_classifier
 from detection.data.cls_loc import read_cls_loc
 from detection.data.readers import for_testing
 from detection.localisation.config import LocaliserConfig, check_data
-from detection.localisation.subset import evenly_spaced
+from detection.localisation.subset import evenly_spaced, trainable
 from detection.localisation.train_rcnn import read_rpn, train_rcnn
 from detection.localisation.train_rpn import train_rpn
 from detection.localisation.training import Classifier, LocalisationTask
@@ -34,7 +34,7 @@ def train_localiser(config: LocaliserConfig) -> dict[str, Any] | None:
         classifier = _classifier(config)
         rpn = read_rpn(config.proposals_from) if config.part == "rcnn" else None
         data = config.data
-        train_set = read_cls_loc(str(data.root), data.train_split, bad_boxes=data.bad_boxes)
+        train_set = trainable(read_cls_loc(str(data.root), data.train_split, bad_boxes=data.bad_boxes))
         test_set = None
         if data.test_split is not None:
             classes = train_set.annotations.class_names

@@ -1,5 +1,6 @@
 """Training the R-CNN step: from the classifier, on a trained RPN's proposals in the training pictures."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from backbones.data.sampler import SampleKey, StepSampler
-from backbones.engine.distributed import gather_objects
-from backbones.errors import CheckpointError, ConfigError
+from backbones.engine.distributed import gather_objects, wait_for_all
+from backbones.errors import CheckpointError, ConfigError, RunFolderError
 from backbones.weights import WeightsMetadata
-from detection.data.proposals import StoredProposals
+from detection.data.annotations import DetectionDataset
+from detection.data.proposals import ProposalWriter, StoredProposals, create_proposals
 from detection.evaluate.localisation import picture_labels
+from detection.localisation.merging import propose
 from detection.localisation.model import Localiser, load_backbone
-from detection.localisation.proposals import store_class_proposals
-from detection.localisation.regions import RegionSample, region_sample
+from detection.localisation.regions import RegionOptions, RegionSample, region_sample
 from detection.localisation.scoring import own_class
-from detection.localisation.testing import Rescoring, Showing
+from detection.localisation.testing import Rescoring, Running, Showing, candidates
 from detection.localisation.training import LocalisationTask, fit_network, sum_of
 from detection.localisation.weights import build_regions, load_localiser, region_metadata
 
@@ -102,3 +104,44 @@ def region_loss(model: nn.Module, samples: Sequence[RegionSample], labels: Tenso
             torch.stack([sample.goal for sample in samples]),
         )
     )
+
+
+def store_class_proposals(
+    localiser: Localiser,
+    dataset: DetectionDataset,
+    path: Path,
+    labels: Tensor,
+    showing: Showing,
+    running: Running,
+    options: RegionOptions,
+) -> None:
+    """Writes the proposals for each picture's class to a file for `StoredProposals`, whole or not at all.
+
+    They are in the pixels of the pictures themselves.
+
+    Args:
+        localiser: in eval mode.
+        path: the file, in a folder that all processes see; 16 bytes for each of N x P proposals.
+        labels: (N, 1) in 1..K.
+        options: how many proposals, and by which rule.
+
+    Raises:
+        RunFolderError: it can't be written.
+    """
+    world = running.world
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if world.is_main:
+            create_proposals(temporary, len(dataset), options.proposals)
+        wait_for_all()
+        writer = ProposalWriter(temporary)
+        for shown, scores, boxes in candidates(localiser, dataset, labels, showing, running, description="proposals"):
+            found = propose(scores[0], boxes[0], shown.picture, nms_iou=options.nms_iou, most=options.proposals)
+            writer.write(shown.index, found.cpu())
+        writer.close()
+        wait_for_all()
+        if world.is_main:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written ({error.strerror or error})") from error
+    wait_for_all()

@@ -19,8 +19,7 @@ from detection.data.annotations import DetectionDataset
 from detection.data.readers import fingerprint
 from detection.localisation.config import LocaliserConfig, default_scales
 from detection.localisation.model import Localiser, describe_parameters
-from detection.localisation.protocols import PICTURE_BOX, score_localiser
-from detection.localisation.scoring import format_errors
+from detection.localisation.scoring import PICTURE_BOX, format_errors, score_localiser
 from detection.localisation.testing import Protocol, Rescoring, Running, Showing
 
 Classifier = tuple[StagedNetwork, WeightsMetadata]

@@ -13,6 +13,10 @@ from backbones.weights import WeightsMetadata, load_state, load_weights
 from detection.localisation.model import Localiser, build_backbone
 from detection.localisation.regions import RegionNetwork, RegionOptions
 from detection.localisation.rpn import ClassRPNOptions
+from detection.models.checks import require
+
+SMALLEST_REGION = 32
+"""Pixels: the stride of a whole network, whose last map would have no cell of a smaller region."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -101,7 +105,8 @@ def region_metadata(
 def build_regions(metadata: WeightsMetadata) -> RegionNetwork:
     """An R-CNN step's network with new weights, as a weights file's metadata describe it."""
     more = metadata.detector
-    RegionOptions(**more["regions"])  # those of a file may be anything
+    size = RegionOptions(**more["regions"]).size  # of a file: may be anything
+    require(size >= SMALLEST_REGION, "regions.size", size, f"{SMALLEST_REGION} or more")
     backbone = build_backbone(metadata.architecture, metadata.options, more["norm"], more["freeze_stages"])
     return RegionNetwork(backbone, len(metadata.classes), mean=metadata.mean, std=metadata.std)
 

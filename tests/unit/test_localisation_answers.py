@@ -1,29 +1,34 @@
 """From views of pictures to answers: the fully convolutional network, voting, proposals, and the order of pictures."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from backbones.engine.distributed import World
+from backbones.errors import DataError
 from detection.data.annotations import Annotations, DetectionDataset
 from detection.localisation.merging import best_box, propose, vote
 from detection.localisation.model import Localiser, build_backbone
+from detection.localisation.predictions import draw_sheet
+from detection.localisation.regions import RegionNetwork, RegionOptions
 from detection.localisation.rpn import ClassRPNOptions
-from detection.localisation.scoring import localisation_results, own_class, whole_pictures
-from detection.localisation.subset import evenly_spaced
-from detection.localisation.testing import Running, Showing, localise
+from detection.localisation.scoring import Outcome, localisation_results, own_class
+from detection.localisation.subset import evenly_spaced, trainable
+from detection.localisation.testing import Located, Rescoring, Running, Showing, localise
 
 ALONE = Running(World(0, 1, torch.device("cpu")), batch_size=3)
 
 
-def small_localiser(stage: str = "conv5") -> Localiser:
+def small_localiser(stage: str = "conv5", network: str = "resnet18") -> Localiser:
     torch.manual_seed(0)
     localiser = Localiser(
-        build_backbone("resnet18", {"width": 4}, "batch", []),
+        build_backbone(network, {"width": 4}, "batch", []),
         3,
         anchor_scales=(12.0, 24.0),
         anchor_ratios=(0.5, 1.0, 2.0),
@@ -144,8 +149,7 @@ def test_results_by_hand() -> None:
         labels=[1, 2, 3],
     )
     assert own_class(annotations).tolist() == [[1], [2], [3]]
-    whole = whole_pictures(annotations, 2)
-    assert whole[2].tolist() == [[0, 0, 20, 10]] * 2
+    whole = torch.tensor([[[0.0, 0, 20, 10]] * 2] * 3)
     classes = torch.tensor([[1, 2], [1, 2], [3, 1]])
     results = localisation_results(annotations, whole[:, :1], (classes, whole))
     third = pytest.approx(100 / 3)
@@ -171,3 +175,71 @@ def test_a_part_of_a_data_set_keeps_pictures_and_objects_together(size: int, cou
         assert torch.equal(part.target(place).boxes, dataset.target(int(index)).boxes)
         assert torch.equal(part.target(place).labels, dataset.target(int(index)).labels)
     assert evenly_spaced(dataset, None) is dataset
+
+
+def test_blacklisted_pictures_are_not_trained_on() -> None:
+    dataset = random_dataset([(20, 30), (21, 30), (22, 30), (23, 30)])
+    assert trainable(dataset) is dataset
+    dataset.annotations.ignore[[0, 2]] = True
+    dataset.without_boxes = 7
+    part = trainable(dataset)
+    assert part.annotations.image_ids == [1, 3]
+    assert torch.equal(part.load_image(1), dataset.load_image(3))
+    assert part.without_boxes == 7
+    dataset.annotations.ignore[:] = True
+    with pytest.raises(DataError, match="blacklist"):
+        trainable(dataset)
+
+
+@pytest.mark.parametrize("network", ["resnet18", "vgg16"])
+def test_long_and_narrow_pictures_are_shown_whole(network: str) -> None:
+    dataset = random_dataset([(2, 90), (90, 3), (1, 1)])
+    localiser, labels = small_localiser(network=network), own_class(dataset.annotations)
+    found = localise(localiser, dataset, labels, Showing("dense", 32, 40, [3, 20]), ALONE)["dense"]
+    for (x1, y1, x2, y2), (height, width) in zip(found.boxes[:, 0].tolist(), dataset.annotations.sizes, strict=True):
+        assert -1e-3 <= x1 <= x2 <= width + 1e-3
+        assert -1e-3 <= y1 <= y2 <= height + 1e-3
+
+
+def test_outputs_that_are_no_numbers_give_scores_and_boxes_that_are() -> None:
+    dataset, localiser = random_dataset([(48, 64)]), small_localiser()
+    regions = RegionNetwork(build_backbone("resnet18", {"width": 4}, "batch", []), 3, mean=[120.0] * 3, std=[60.0] * 3)
+    for layer in (localiser.rpn.objectness, localiser.rpn.box, regions.classification, regions.box):
+        torch.nn.init.constant_(layer.weight, float("nan"))
+    rescoring = Rescoring(regions.eval(), RegionOptions(size=32, proposals=4))
+    for showing in (Showing("center", 40, 44, []), Showing("dense", 40, 44, [40])):
+        for found in localise(localiser, dataset, own_class(dataset.annotations), showing, ALONE, rescoring).values():
+            assert found.scores.isfinite().all()
+            assert found.boxes.isfinite().all()
+
+
+def test_boxes_and_regions_are_float32_under_autocast() -> None:
+    """Pixels beyond 256 are no bfloat16 numbers: boxes that had been such would all be even."""
+    dataset = random_dataset([(300, 420)])
+    localiser = small_localiser()
+    for layer in (localiser.rpn.objectness, localiser.rpn.box):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.constant_(layer.bias, 0.013)
+    regions = RegionNetwork(build_backbone("resnet18", {"width": 4}, "batch", []), 3, mean=[120.0] * 3, std=[60.0] * 3)
+    for head in (regions.classification, regions.box):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, 0.013)
+    rescoring = Rescoring(regions.eval(), RegionOptions(size=32, proposals=4))
+    showing, labels = Showing("dense", 300, 300, [300], mirror=True), own_class(dataset.annotations)
+    plain, cast = (
+        localise(localiser, dataset, labels, showing, running, rescoring)
+        for running in (ALONE, replace(ALONE, precision="bf16"))
+    )
+    for way, wanted in plain.items():
+        torch.testing.assert_close(cast[way].boxes, wanted.boxes, atol=1e-3, rtol=0)
+        torch.testing.assert_close(cast[way].scores, wanted.scores, atol=1e-6, rtol=0)
+
+
+def test_a_sheet_of_odd_pictures_stays_small(tmp_path: Path) -> None:
+    dataset = random_dataset([(2, 3000), (3000, 2), (1, 1), (40, 60)])
+    labels = own_class(dataset.annotations)
+    boxes = torch.tensor([[[0.0, 0, width, height]] for height, width in dataset.annotations.sizes])
+    found = {"center": Located(torch.full((4, 1), 0.5), boxes)}
+    draw_sheet(tmp_path / "sheet.png", dataset, Outcome({}, {"center": labels}, found))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert max(sheet.size) < 3000
