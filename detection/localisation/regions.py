@@ -176,8 +176,7 @@ def region_sample(
     target = dataset.target(index)
     boxes = torch.cat([proposals.to(target.boxes.dtype), target.boxes])
     matches = match(boxes, target)
-    positive = matches.best_iou >= options.positive_iou
-    negative = (matches.best_iou < options.negative_iou) & ~matches.ignored
+    positive, negative = matches.best_iou >= options.positive_iou, matches.best_iou < options.negative_iou
     shows = bool(positive.any()) and (wants_object or not negative.any())
     places = (positive if shows else negative).nonzero()[:, 0]
     place = int(places[torch.randint(len(places), (), generator=generator)])

@@ -108,14 +108,17 @@ def test_a_run_of_the_rpn_leaves_all_that_is_promised(rpn: Path, backbone: Path)
     assert {name.removeprefix("backbone.") for name in after if name.startswith("backbone.")} - kept == layers
 
 
-def test_the_r_cnn_step_is_trained_on_proposals_and_tested(rcnn: Path, rpn: Path) -> None:
+def test_the_r_cnn_step_is_trained_on_proposals_and_tested(rcnn: Path, rpn: Path, backbone: Path) -> None:
     results = record(rcnn)["results"]
     assert results.keys() == {"center", "center_rcnn", "picture_box"}
     assert results["center"] == record(rpn)["results"]["center"]
     assert not list(rcnn.glob("*.npy"))
-    _, metadata = load_regions(rcnn)
+    network, metadata = load_regions(rcnn)
     assert (metadata.task, metadata.input_size) == ("region classification", 32)
     assert metadata.detector["regions"]["proposals"] == 5
+    before, after = load_weights(backbone)[0], network.backbone.state_dict()
+    for name in ("bn1.running_mean", "layer4.1.bn2.running_var"):  # fixed
+        assert torch.equal(after[name], before[name])
 
 
 @pytest.mark.parametrize("part", ["rpn", "rcnn"])
@@ -173,6 +176,35 @@ def test_evaluation_prints_and_writes_what_was_found(
             assert 0 <= y1 <= y2 <= 48.001
     with Image.open(files[2]) as sheet:
         assert sheet.size[0] > 600
+
+
+def test_the_order_of_the_classifiers_classes_does_not_matter(
+    rpn: Path, backbone: Path, data: Path, tmp_path: Path
+) -> None:
+    state, metadata = load_weights(backbone)
+    metadata.classes = metadata.classes[::-1]
+    save_weights(
+        tmp_path / "turned.safetensors",
+        state | {name: state[name].flip(0) for name in ("fc.weight", "fc.bias")},
+        metadata,
+    )
+    given = ["--model", str(rpn), "--data.root", str(data), "--workers", "0", "--output", str(tmp_path / "found.json")]
+    evaluate_main([*given, "--classifier", str(tmp_path / "turned.safetensors")])
+    assert json.loads((tmp_path / "found.json").read_text())["center"] == record(rpn)["results"]["center"]
+
+
+def test_what_is_left_out_of_training_is_said(
+    backbone: Path, rpn: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_cls_loc(tmp_path / "ILSVRC", count=2)
+    next((root / "Annotations/CLS-LOC/train").glob("*/*_1.xml")).unlink()
+    run(tmp_path / "run", backbone, root, "--train.steps", "1", "--data.test_split", "null")
+    assert "1 training pictures have no boxes and are left out" in capsys.readouterr().out
+    (root / "devkit/data").mkdir(parents=True)
+    (root / "devkit/data/ILSVRC2015_clsloc_validation_blacklist.txt").write_text("1\n3\n")
+    given = ["--train.steps", "1", "--data.test_split", "null", "--data.train_split", "val"]
+    run(tmp_path / "blacklisted", backbone, root, *given, *PART_RCNN, "--proposals_from", str(rpn))
+    assert f"{2 * len(CLASS_NAMES) - 2} training and no test pictures" in capsys.readouterr().out
 
 
 def test_fewer_pictures_and_no_classifier(rpn: Path, data: Path, capsys: pytest.CaptureFixture) -> None:

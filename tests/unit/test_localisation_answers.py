@@ -243,3 +243,21 @@ def test_a_sheet_of_odd_pictures_stays_small(tmp_path: Path) -> None:
     draw_sheet(tmp_path / "sheet.png", dataset, Outcome({}, {"center": labels}, found))
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert max(sheet.size) < 3000
+
+
+def test_each_class_gets_the_regions_of_its_own() -> None:
+    torch.manual_seed(0)
+    dataset, showing = random_dataset([(48, 64), (70, 50)]), Showing("center", 40, 44, [])
+    regions = RegionNetwork(build_backbone("resnet18", {"width": 4}, "batch", []), 3, mean=[120.0] * 3, std=[60.0] * 3)
+    for layer in (regions.classification, regions.box):
+        torch.nn.init.normal_(layer.weight, std=0.5)
+    rescoring, labels = (
+        Rescoring(regions.eval(), RegionOptions(size=32, proposals=4)),
+        torch.tensor([[1, 3, 1], [2, 1, 3]]),
+    )
+    found = localise(small_localiser(), dataset, labels, showing, ALONE, rescoring)["center_rcnn"]
+    for place in range(3):
+        one = labels[:, place : place + 1]
+        alone = localise(small_localiser(), dataset, one, showing, ALONE, rescoring)["center_rcnn"]
+        torch.testing.assert_close(found.scores[:, place], alone.scores[:, 0])
+        torch.testing.assert_close(found.boxes[:, place], alone.boxes[:, 0], atol=1e-3, rtol=1e-4)
