@@ -105,7 +105,8 @@ class DetectorConfig(TrainingConfig):
     Args:
         weights: a run folder or weights file of this command to go on from (fine-tuning), in the place of
             backbone.weights. Layers are that detector's; the last two keep the rows of classes of the same name (in
-            VOC's or COCO's spelling). Batch norm, anchors, rpn.channels and the pooling of regions have to be its own.
+            VOC's or COCO's spelling). Batch norm, anchors, rpn.channels, pooling and context of regions have to be its
+            own.
         backbone: the network.
         data: the pictures.
         anchors: where proposals start.

@@ -99,7 +99,7 @@ def pasted(
             split, blurred.
         count: how many pictures of each split to take at most, drawn of all; null takes all.
         width: of the pictures that are made, in pixels.
-        height: likewise.
+        height: of these pictures, in pixels.
         seed: of all random choices: the same seed makes the same set.
     """
     options = PastedSet(width, height, count, seed)

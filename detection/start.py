@@ -102,7 +102,7 @@ def _check_same_detector(config: DetectorConfig, detector: FasterRCNN, metadata:
     ]
     for key, its, asked in keys:
         if its != asked:
-            raise ConfigError(f"{key} {asked}: the detector {config.weights} has {its}, and goes on with it: set that")
+            raise ConfigError(f"{key} {asked}: the detector {config.weights} has {its}, and can't change it: set {its}")
 
 
 def _new_network(config: DetectorConfig) -> WeightsMetadata:

@@ -68,7 +68,8 @@ def encode_features(options: EncodingOptions) -> None:
     if options.figure:
         title = f"{metadata.architecture} ({Path(options.model).name}), {stage}"
         save_figure(draw_rows(rows, title), Path(options.figure))
-        print(f"figure: {options.figure}")
+    if written := [path for path in (options.output, options.figure) if path]:
+        print(f"written: {', '.join(written)}")
 
 
 def _choose_stage(network: StagedNetwork, stage: str | None) -> str:

@@ -12,7 +12,16 @@ from backbones.encoding.normalisation import Normalisation
 from backbones.encoding.quantisation import BITS, PARTS, Distortion
 from backbones.markdown import format_table
 
-_HEADER = ["encoding", "vectors", "centres", "normalisation", "length", "retrieval mAP %", "top-1 error %", "seconds"]
+_HEADER = [
+    "encoding",
+    "vectors",
+    "centres",
+    "normalisation",
+    "length",
+    "retrieval mAP %",
+    "top-1 error %",
+    "encoding s",
+]
 _PLAIN = "_plain"
 
 
@@ -23,7 +32,7 @@ def format_rows(rows: Sequence[Row]) -> str:
         first = same[0]
         centres = "-" if first.centres is None else str(first.centres)
         scores = [_mean([getattr(row, key) for row in same]) for key in ("retrieval_mAP", "top1_error")]
-        seconds = f"{statistics.mean(row.encode_seconds for row in same):.1f}"
+        seconds = f"{statistics.mean(row.encode_seconds for row in same):.3g}"
         lines.append([first.encoding, first.kind, centres, first.normalisation, str(first.length), *scores, seconds])
     return format_table(lines, texts=2)
 

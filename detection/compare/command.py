@@ -61,7 +61,7 @@ def compare(config: ComparisonConfig) -> None:
             if not set(row.models) <= digests.keys():
                 continue
             now = dependencies(row, shared, digests)
-            if row.name in measured:
+            if row.name in measured and not _has_lost_files(config, measured[row.name], row):
                 check_same_row(folder, measured[row.name], now)
             else:
                 to_measure.append((row, now))
@@ -152,6 +152,11 @@ def _publish_figure(config: ComparisonConfig, measured: Measured, path: Path) ->
 
 def _is_for_the_server(measured: Measured, row: RowConfig) -> bool:
     return row.name in measured and measured[row.name].results is None
+
+
+def _has_lost_files(config: ComparisonConfig, measured: MeasuredRow, row: RowConfig) -> bool:
+    """Whether the detections of a row that could not be scored are gone."""
+    return measured.results is None and not (_files_folder(config, row) / "detections.json").exists()
 
 
 def _say(world: World, text: str) -> None:

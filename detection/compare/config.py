@@ -127,7 +127,7 @@ def check_models(config: ComparisonConfig) -> dict[str, str]:
     """
     if not config.models:
         first = config.rows[0].models[0]
-        raise ConfigError(f"models is missing: name runs as '{{{first}: runs/{first}}}'{how_to_train(config, first)}")
+        raise ConfigError(f"models is missing: name runs as '{{{first}: RUN}}'{how_to_train(config, first)}")
     digests = {}
     for key, path in config.models.items():
         try:

@@ -36,9 +36,6 @@ def draw_comparison(config: ComparisonConfig, measured: Measured) -> Figure | No
             _draw(axes, config, {name: (cost[name], value) for name, value in numbers.items()})
             axes.set_xlabel(label)
         line[0].set_ylabel(f"{title(column)} (%)")
-        for name, value in numbers.items():
-            place = (next(iter(costs.values()))[name], value)
-            line[0].annotate(f"{value:.1f}", place, (0, 7), textcoords="offset points", ha="center", fontsize="small")
     figure.suptitle(literal(printable(config.title)), fontsize="medium")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")

@@ -91,7 +91,8 @@ def notes(config: ComparisonConfig, measured: Measured, files: Mapping[str, str]
             + "".join(f"; of '{printable(r.name)}' over '{printable(r.over)}'" for r in config.rows if r.over)
             + ". Seconds: the median over pictures, without loading and resizing"
             + ("" if some.cpu_seconds_per_picture is None else "; CPU s: those in which a core was at work for it")
-            + ". Memory: weights, and what is needed beside them at the peak."
+            + ". Memory: weights, and what is needed beside them at the peak"
+            + f". Times: those of '{printable(next(r.name for r in config.rows if r.name in measured))}'."
         )
     for row in config.rows:
         if row.name in files:
