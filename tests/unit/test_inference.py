@@ -411,6 +411,32 @@ def test_the_whole_picture_is_exact_under_autocast(monkeypatch: pytest.MonkeyPat
     assert pooled == [[0, 0, 603, 301]]
 
 
+def test_members_of_other_sizes_see_the_same_region_exactly_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, pooled = make().float(), make(seed=1).float(), []
+    plain = second.roi_heads.pool
+    monkeypatch.setattr(second.roi_heads, "pool", lambda f, rois: pooled.append(rois[0][0].tolist()) or plain(f, rois))
+    ensemble = Ensemble([Member(first, 301, 603), Member(second, 450, 900)], InferenceOptions())
+    images = scale_picture(torch.zeros(3, 301, 603, dtype=torch.uint8), 0, ensemble.views).images
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ensemble(images, torch.tensor([[0.0, 0, 603, 301]]))
+    assert pooled == [pytest.approx([0, 0, 900, 449], abs=0.01)]
+
+
+def test_a_scale_whose_sides_were_rounded_apart_is_as_large_as_its_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    """47 x 66 pixels are 1.005 times 48 x 64, though less high: a region for 0.99 lies below."""
+    detector, used = make(), []
+    levels = [
+        (torch.zeros(1, 16, -(-h // 16), -(-w // 16)).double(), (h, w)) for h, w in [(24, 32), (47, 66), (96, 128)]
+    ]
+    plain = detector.roi_heads.pool
+    monkeypatch.setattr(detector.roi_heads, "pool", lambda f, rois: used.append(tuple(f.shape[2:])) or plain(f, rois))
+    with torch.no_grad():
+        Pyramid(detector.roi_heads, (48, 64), None, levels, 19.8, "features").score(
+            torch.tensor([[2.0, 2, 22, 22]]).double()
+        )
+    assert used == [(2, 2), (3, 5)]
+
+
 def test_live_batch_norm_sees_regions_and_whole_pictures_together() -> None:
     """Also where a picture alone has too few pixels for statistics."""
     detector = make(context=True, background_iou_low=0.0, pool_size=2).train()
