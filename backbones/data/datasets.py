@@ -20,6 +20,7 @@ class ClassificationDataset:
         identity: names what the set holds; two sets with the same identity, labels and classes count as the same data.
         pixels: (N, H, W, 3) uint8, all pictures, where they have one size and lie in memory.
         official: whether these are the files of a published data set, to the byte; None where that is not known.
+        encoded: the file at a place, as it is (JPEG, PNG, ...), where pictures are files.
     """
 
     class_names: list[str]
@@ -29,6 +30,7 @@ class ClassificationDataset:
     identity: str
     pixels: np.ndarray | None = None
     official: bool | None = None
+    encoded: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
