@@ -41,7 +41,7 @@ class ShardCache:
         path = self.folder / f"{digest}.tar"
         if size > self.limit:
             raise ConfigError(
-                f"data.cache_gigabytes {self.limit / 1e9:g}: a shard has {size / 1e9:g} ({place}); give a multiple of it"
+                f"data.cache_gigabytes {self.limit / 1e9:g}: {place} has {size / 1e9:g}; give a multiple of it"
             )
         with self._writing():
             while True:
@@ -119,8 +119,10 @@ def _locked(path: Path) -> Iterator[bool]:
             same = path.stat().st_ino == os.fstat(descriptor).st_ino
         except FileNotFoundError:
             same = False
-        yield same
-        if same:
-            path.unlink()
+        try:
+            yield same
+        finally:
+            if same:
+                path.unlink()
     finally:
         os.close(descriptor)
