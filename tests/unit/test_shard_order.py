@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backbones.data.sampler import SampleKey, StepSampler
@@ -43,6 +43,8 @@ def test_every_seed_and_epoch_has_its_own() -> None:
 
 
 @settings(deadline=None)
+@example(torch.full((12,), 30), 0, 0, 8, 1, 1)
+@example(torch.full((24,), 40), 0, 1, 8, 2, 3)
 @given(counts, seeds, epochs, st.sampled_from([8, 12, 16]), st.sampled_from([1, 2, 4, 8]), st.integers(1, 4))
 def test_a_stream_uses_few_shards_at_a_time(
     shards: torch.Tensor, seed: int, epoch: int, batch_size: int, streams: int, window: int

@@ -13,7 +13,7 @@ from backbones.data.shards.index import INDEX, LARGEST_INDEX, ShardIndex, parse_
 from backbones.data.shards.storage import is_url, join, read_small_file
 from backbones.errors import ConfigError, DataError
 
-_OPEN = 64  # shards that a process has open
+_OPEN = 128  # shards that a process has open: those that all streams use at a time, with their usual number
 
 
 class _OpenShard:
