@@ -25,15 +25,25 @@ Views = Callable[[Image.Image], list[np.ndarray]]
 PAPER_SCALES = (224, 256, 384, 480, 640)  # of networks for 224 pixels (3.4)
 
 
-def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) to the network's input (B, 3, H, W); `mean` is (3,) or (3, H', W'), `std` (3,), of 0..255.
+def normalize(images: Tensor, mean: Tensor, std: Tensor, shifts: Tensor | None = None) -> Tensor:
+    """uint8 (B, H, W, 3) to the network's input (B, 3, H, W), in channels_last; all of 0..255.
 
-    A mean per pixel fits pictures of its own size; from others its average over the pixels is subtracted.
+    Args:
+        mean: (3,) or (3, H', W'). A mean per pixel fits pictures of its own size; from others its average over the
+            pixels is subtracted.
+        std: (3,), what the values are divided by.
+        shifts: (B, 3), added to all pixels of each picture.
     """
+    count, height, width, _ = images.shape
     if mean.ndim == 3 and mean.shape[1:] != images.shape[1:3]:
         mean = mean.mean((1, 2))
-    mean = mean.view(3, 1, 1) if mean.ndim == 1 else mean
-    return (images.permute(0, 3, 1, 2).to(mean.dtype) - mean) / std.view(3, 1, 1)
+    # Lines as rows of numbers: operations on them are vectorised, on pixels of three numbers they are not.
+    mean = mean.repeat(width) if mean.ndim == 1 else mean.permute(1, 2, 0).reshape(height, 3 * width)
+    lines = images.reshape(count, height, 3 * width).to(mean.dtype)
+    lines = lines.sub_(mean).div_(std.repeat(width))
+    if shifts is not None:
+        lines = lines.add_((shifts / std).repeat(1, width)[:, None])
+    return lines.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
 def paper_scales(input_size: int) -> list[int]:

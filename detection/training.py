@@ -117,10 +117,9 @@ def fit_detector(
         samples=len(train_set),
         fingerprint=fingerprint(train_set),
         batches=lambda sampler: training_batches(
-            load,
+            lambda keys: list(map(load, keys)),
             sampler,
             workers=config.train.workers,
-            collate=list,
             pin_memory=task.world.device.type == "cuda",
         ),
         compute_loss=partial(detection_loss, part=part),
