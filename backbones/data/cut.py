@@ -58,8 +58,7 @@ def resize_part(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarr
 def resize_part_on_device(picture: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """The same of a picture (3, H, W) uint8 on any device, within it: (height, width, 3) uint8."""
     x1, y1, x2, y2 = box
-    # GPUs resize no whole numbers; and CPUs resize a column of pixels wrongly where its strides are not plain.
-    part = picture[None, :, y1:y2, x1:x2].to(torch.float32, memory_format=torch.contiguous_format)
+    part = picture[None, :, y1:y2, x1:x2].float()  # GPUs resize no whole numbers
     resized = F.interpolate(part, size=size, mode="bilinear", antialias=True)[0]
     return resized.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
 
