@@ -157,6 +157,24 @@ def test_a_captured_step_leaves_what_a_plain_one_leaves() -> None:
 
 
 @pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_all_portions_of_a_batch_are_in_the_graph() -> None:
+    plain, captured = make_step(network(), accumulate=2), make_step(network(), accumulate=2)
+    take_step = CapturedStep(captured, captured.model)
+    for start in (0, 2, 1):
+        for one in (plain, captured):
+            set_rate(one.optimizer, 0.1 / (start + 1))
+        torch.manual_seed(start)
+        expected = plain(iter(BATCHES[start:]))
+        torch.manual_seed(start)
+        rest = iter(BATCHES[start:])
+        values = take_step(rest)
+        assert {name: float(value) for name, value in values.items()} == {n: float(v) for n, v in expected.items()}
+        assert len(list(rest)) == len(BATCHES) - start - 2  # it took its portions and no more
+    for found, wanted in zip(captured.model.state_dict().values(), plain.model.state_dict().values(), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
 def test_a_captured_run_resumes_to_the_same_bits() -> None:
     whole, first, second = (make_step(network()) for _ in range(3))
     expected = trained(CapturedStep(whole, whole.model), whole)
