@@ -14,6 +14,7 @@ from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import autocast, parameter_dtype
 from backbones.engine.batch_norm import average_batch_norm
 from backbones.engine.distributed import World, join_world
+from backbones.engine.prefetch import prefetch
 from backbones.engine.randomness import derive_seed
 from backbones.engine.step import ComputeLoss
 from backbones.errors import CheckpointError, ConfigError
@@ -224,9 +225,8 @@ def _use_exact_batch_norm(
         rank=world.rank,
         world_size=world.size,
     )
-    bar = progress_bar(
-        source.batches(sampler), total=len(sampler), unit="batch", description="batch norm", shown=world.is_main
-    )
+    batches = prefetch(source.batches(sampler), world.device)
+    bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)
     with autocast(config.precision, world.device):
         measured = average_batch_norm(model, (source.prepare(batch)[0] for batch in bar))
     if measured and not model.frozen_stages:  # fixed stages keep what they came with

@@ -17,7 +17,7 @@ from backbones.engine.loop import TrainState, portion_size, restore, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
-from backbones.engine.step import ComputeLoss, why_not_captured
+from backbones.engine.step import ComputeLoss
 from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import ConfigError
 
@@ -103,7 +103,7 @@ def fit(
         wait_for_all()
         state = TrainState(
             model,
-            _optimizer(model, config, world),
+            _optimizer(model, config),
             Plateau(config.schedule) if config.schedule.name == "plateau" else None,
             WeightAverage(model, options.ema_decay) if options.ema_decay else None,
             ErrorWarmup(config.schedule) if config.schedule.warmup == "error" else None,
@@ -172,15 +172,16 @@ def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int]
     return f"{text}, all named in {path}"
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig, world: World) -> torch.optim.Optimizer:
-    options, captured = config.optimizer, config.train.capture
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    options = config.optimizer
     return torch.optim.SGD(
         parameter_groups(model, options.bias_lr_factor),
         lr=options.lr,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
-        # Only a fused update takes its rate from the device, as a captured step must.
-        fused=True if captured and not why_not_captured(world.device, world.size, config.train.accumulate) else None,
+        # One pass over weight, gradient and momentum instead of one for each operation; and only a fused update takes
+        # its rate from the device, as a captured step must.
+        fused=True,
     )
 
 

@@ -145,7 +145,7 @@ def choose_variants(options: CifarOptions, device: torch.device, *, first: bool,
         if (gpu or not variant.captured) and (gpu or first or options.full or not variant.compiled)
     ]
     compiled = why_not_compiled(device) if any(variant.compiled for variant in wanted) else None
-    captured = why_not_captured(device, 1, 1)
+    captured = why_not_captured(device, 1)
     chosen = []
     for variant in wanted:
         reason = (variant.compiled and compiled) or (variant.captured and captured)
