@@ -134,11 +134,6 @@ def fit_detector(
     )
 
 
-def as_trained(detector: FasterRCNN, device: torch.device, dtype: torch.dtype = torch.float32) -> FasterRCNN:
-    """The detector where and in which form it is trained."""
-    return detector.to(device, dtype)
-
-
 def detection_loss(model: nn.Module, samples: Sequence[Sample], part: Part = "all") -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the losses (4.3, Faster R-CNN) over a micro-batch, and each of them: four, or two of a part."""
     losses = model(

@@ -26,7 +26,6 @@ from detection.models import FasterRCNN, RoIOptions, RPNOptions, get_detector
 from detection.models.frozen_bn import FrozenBatchNorm2d
 from detection.models.roi_heads import Pooling
 from detection.structures import Target
-from detection.training import as_trained
 
 UNIT = "images/s"
 CLASSES = 20
@@ -127,7 +126,7 @@ def _compare(
         copy = torchvision_detector(ours, (options.height, options.width)).to(device)
         theirs["torchvision channels_last"] = copy.to(memory_format=torch.channels_last)
     prepare = _training if work == "training" else _inference
-    ways = {"ours": prepare(as_trained(ours, device), _our_call(images, targets, work), precision, device)}
+    ways = {"ours": prepare(ours.to(device), _our_call(images, targets, work), precision, device)}
     for name, detector in theirs.items():
         ways[name] = prepare(detector, _their_call(images, targets, work, device), precision, device)
     memory = {}
