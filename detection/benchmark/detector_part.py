@@ -220,9 +220,7 @@ def _their_call(
     return call
 
 
-def _training(
-    detector: nn.Module, call: Callable[[nn.Module], Any], precision: Precision, device: torch.device
-) -> Way:
+def _training(detector: nn.Module, call: Callable[[nn.Module], Any], precision: Precision, device: torch.device) -> Way:
     """A step: forward and backward pass, and the update."""
     detector.train()
     parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
@@ -266,9 +264,7 @@ def _beside_limit(
 ) -> tuple[dict[str, Any], list[str]]:
     """A batch's seconds beside the least that this machine could take: numbers for a row, and a note."""
     cost, seconds = least_cost(detector, work, precision, options), options.batch_size / rate
-    floor, bound = floor_seconds(
-        cost, operations_per_second=limits.flops[precision], bytes_per_second=limits.bandwidth
-    )
+    floor, bound = floor_seconds(cost, operations_per_second=limits.flops[precision], bytes_per_second=limits.bandwidth)
     share = floor / seconds
     details = {"step_seconds": seconds, "floor_seconds": floor, "bound": bound, "share_of_limit": share}
     return details, [f"{seconds:.2f} s a batch, floor {floor:.2f} s ({bound}): {share:.0%} of the limit"]

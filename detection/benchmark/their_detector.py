@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN on the same backbone, weights, anchors and numbers as a detector of ours, for comparison."""
+"""torchvision's Faster R-CNN with the backbone, weights, anchors and numbers of a detector of ours, to compare."""
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ def torchvision_detector(ours: FasterRCNN, size: tuple[int, int]) -> nn.Module:
     network.load_state_dict(ours.backbone.state_dict(), strict=False)
     stem = network.conv1, network.bn1, network.relu, network.maxpool
     backbone = nn.Sequential(*stem, network.layer1, network.layer2, network.layer3)
-    backbone.out_channels = ours.split.channels
+    backbone.out_channels = ours.split.channels  # type: ignore[assignment]
     for module in (*stem, network.layer1):
         module.requires_grad_(False)
     rpn, roi, pool_size = ours.rpn.options, ours.roi_heads.options, ours.roi_heads.pool_size

@@ -122,7 +122,7 @@ class FasterRCNN(nn.Module):
         self.roi_heads = RoIHeads(self.split, num_classes, options=roi)
         for key, values in (("mean", mean), ("std", std)):  # whole numbers too
             self.register_buffer(key, torch.tensor([float(value) for value in values]).view(3, 1, 1))
-        self.pad_to = self.split.stride
+        self._pad_to = self.split.stride
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
@@ -130,11 +130,20 @@ class FasterRCNN(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def compile_layers(self) -> None:
-        """From now on the shared layers are compiled in training; tests run them as before.
+        """From now on the shared layers are compiled in training; in evaluation they run as before.
 
-        The first sizes of pictures get kernels of their own, further ones share kernels for any size.
+        Pictures of the first size get kernels of their own, those of further ones share kernels for any size.
         """
         self._compiled = torch.compile(self.split.shared)
+
+    @property
+    def pad_to(self) -> int:
+        """Sides of the pictures are padded to a multiple of this; to no more than the stride in evaluation."""
+        return self._pad_to if self.training else self.split.stride
+
+    @pad_to.setter
+    def pad_to(self, pixels: int) -> None:
+        self._pad_to = self.split.stride * max(1, -(-pixels // self.split.stride))
 
     def freeze(self, names: Sequence[str]) -> None:
         """Fixes further stages, of "conv1" to "conv5". Raises ConfigError if there is none of that name."""
@@ -204,7 +213,7 @@ class FasterRCNN(nn.Module):
         return losses
 
     def _images_by_size(self, images: Sequence[Tensor]) -> list[list[int]]:
-        """Places of images whose feature maps are of one size."""
+        """Places of images whose feature maps, with their padding, are of one size."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(images):
             groups.setdefault(tuple(-(-side // self.pad_to) for side in image.shape[1:]), []).append(place)
