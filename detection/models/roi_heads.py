@@ -30,6 +30,8 @@ from detection.models.features import SplitBackbone, full_precision
 from detection.models.matching import match, select
 from detection.structures import Size, Target
 
+Pooling = Literal["roi_pool", "roi_align"]
+
 REGRESSION_STD = (0.1, 0.1, 0.2, 0.2)
 """Deltas are predicted in these units, so that they have a variance of about 1 (Faster R-CNN's released settings)."""
 
@@ -58,7 +60,7 @@ class RoIOptions:
         detections_per_image: at most so many, the best ones.
     """
 
-    pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
+    pooling: Pooling = "roi_pool"
     pool_size: int | None = None
     context: bool = False
     rois_per_image: int = 64
