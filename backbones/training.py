@@ -13,7 +13,7 @@ from backbones.data.sampler import LikeShapes, StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import TrainState, portion_size, restore, train
+from backbones.engine.loop import CompileNetwork, TrainState, portion_size, restore, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
@@ -64,6 +64,7 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     groups: LikeShapes | None = None,
     finish: Callable[[], None] = lambda: None,
+    compile_network: CompileNetwork = torch.compile,
 ) -> dict[str, Any] | None:
     """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
 
@@ -82,6 +83,7 @@ def fit(
         facts: what else the run's record says, and must say again when the run is resumed.
         groups: samples that stand together in the order of training.
         finish: called when the last step is done, before the weights are saved.
+        compile_network: what `train.compile` does.
 
     Returns:
         The results in the main process, None in the others.
@@ -140,6 +142,7 @@ def fit(
             watch=watch,
             describe_batch=lambda step: _describe_batch(sampler, step, name_sample, run.path if run else None),
             evaluate=lambda: curve_values((monitor or test)()),
+            compile_network=compile_network,
         )
         finish()
         if run is not None:

@@ -1,9 +1,9 @@
 """One training of a detector, or of a part of it: what the joint and the alternating scheme have in common."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from backbones.data.loader import training_batches
 from backbones.data.sampler import LikeShapes, SampleKey
 from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import World
-from backbones.engine.step import why_not_compiled
 from backbones.training import fit
 from backbones.weights import WeightsMetadata
 from detection.config import DetectorConfig
@@ -97,11 +96,6 @@ def fit_detector(
     train_set, data = task.train_set, config.data
     detector.train_only(part)
     detector.pad_to = data.pad_to
-    compiled = config.train.compile
-    if compiled:
-        _compile(detector, task.world)
-        # The loop would compile the whole, whose regions differ in number.
-        config = replace(config, train=replace(config.train, compile=False))
     metadata = task.metadata if whole else of_a_part(task.metadata, part)
 
     def load(key: SampleKey) -> Sample:
@@ -135,18 +129,16 @@ def fit_detector(
         save=lambda path: save_detector(path, detector, metadata),
         format_results=_format,
         name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
-        facts={"class_origins": task.class_origins()} | ({"compiled": "shared layers"} if compiled else {}),
+        facts={"class_origins": task.class_origins()},
+        compile_network=_compile,
         groups=LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes) if data.like_shapes > 1 else None,
     )
 
 
-def _compile(detector: FasterRCNN, world: World) -> None:
-    """Compiles the layers that all regions share, or says why that is not possible here."""
-    reason = why_not_compiled(world.device)
-    if reason is None:
-        detector.compile_layers()
-    elif world.is_main:
-        print(f"train.compile: goes on without it: {reason}", flush=True)
+def _compile(detector: nn.Module) -> nn.Module:
+    """Compiles the layers that all regions share: regions differ in number."""
+    cast(FasterRCNN, detector).compile_layers()
+    return detector
 
 
 def detection_loss(model: nn.Module, samples: Sequence[Sample], part: Part = "all") -> tuple[Tensor, dict[str, Tensor]]:

@@ -32,6 +32,8 @@ from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import CheckpointError, ConfigError, UserError
 from backbones.progress import progress_bar
 
+CompileNetwork = Callable[[nn.Module], nn.Module]
+
 
 class DivergedError(UserError):
     """The loss is no longer a number."""
@@ -177,6 +179,7 @@ def train(
     watch: str = "loss",
     describe_batch: Callable[[int], str] = lambda step: "",
     evaluate: Callable[[], dict[str, float]] | None = None,
+    compile_network: CompileNetwork = torch.compile,
 ) -> None:
     """Trains `state.model` in place from `start_step` to `options.steps`; its average takes its place in the end.
 
@@ -187,6 +190,7 @@ def train(
         run: where the main process records; None in the others.
         watch: which of the logged numbers plateau and warm-up watch.
         describe_batch: what to say of the batch of a step at which the loss is no number.
+        compile_network: what the option `compile` does.
         evaluate: called with the model in eval mode in every process; its numbers are logged.
 
     Raises:
@@ -197,7 +201,7 @@ def train(
     steps = range(start_step, options.steps)
     iterator = prefetch(batches, world.device)
     if steps:
-        take_step, iterator = _prepare_step(state, compute_loss, iterator, options, world, precision)
+        take_step, iterator = _prepare_step(state, compute_loss, iterator, options, world, precision, compile_network)
     window = _Window(options.batch_size)
     with progress_bar(steps, total=options.steps, initial=start_step, unit="step", shown=world.is_main) as bar:
         for step in bar:
@@ -247,6 +251,7 @@ def _prepare_step(
     options: TrainOptions,
     world: World,
     precision: Precision,
+    compile_network: CompileNetwork,
 ) -> tuple[TakeStep, Iterator[Any]]:
     """The step that the options ask for, as far as it is possible here; the main process says what is not.
 
@@ -262,7 +267,7 @@ def _prepare_step(
         if reason and world.is_main:
             print(f"train.{name}: goes on without it: {reason}", flush=True)
     if options.compile and not reasons["compile"]:
-        model = torch.compile(model)  # type: ignore[assignment]
+        model = compile_network(model)
     if world.size > 1:
         model, batches = wrap_for_processes(state.model, model, compute_loss, batches, precision, world)
     step = Step(
