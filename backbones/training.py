@@ -13,7 +13,7 @@ from backbones.data.sampler import LikeShapes, StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import CompileNetwork, TrainState, portion_size, restore, train
+from backbones.engine.loop import CompileNetwork, TrainState, compile_whole, portion_size, restore, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
@@ -64,7 +64,7 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     groups: LikeShapes | None = None,
     finish: Callable[[], None] = lambda: None,
-    compile_network: CompileNetwork = torch.compile,
+    compile_network: CompileNetwork = compile_whole,
 ) -> dict[str, Any] | None:
     """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
 

@@ -35,6 +35,11 @@ from backbones.progress import progress_bar
 CompileNetwork = Callable[[nn.Module], nn.Module]
 
 
+def compile_whole(model: nn.Module) -> nn.Module:
+    """The network with its forward pass compiled; the model itself stays as it is."""
+    return torch.compile(model)  # type: ignore[return-value]
+
+
 class DivergedError(UserError):
     """The loss is no longer a number."""
 
@@ -179,7 +184,7 @@ def train(
     watch: str = "loss",
     describe_batch: Callable[[int], str] = lambda step: "",
     evaluate: Callable[[], dict[str, float]] | None = None,
-    compile_network: CompileNetwork = torch.compile,
+    compile_network: CompileNetwork = compile_whole,
 ) -> None:
     """Trains `state.model` in place from `start_step` to `options.steps`; its average takes its place in the end.
 
