@@ -53,7 +53,8 @@ class DetectorTask:
         torch.manual_seed(self.config.seed)
         detector = get_detector(**detector_arguments(self.metadata))
         self.start.load(detector, self.metadata.classes)
-        return detector.to(self.world.device, parameter_dtype(self.config.precision))
+        layout = torch.channels_last if self.world.device.type == "cuda" else torch.contiguous_format
+        return detector.to(self.world.device, parameter_dtype(self.config.precision)).to(memory_format=layout)
 
     def class_origins(self) -> dict[str, str | None] | None:
         """See `Start.class_origins`; for the run's record."""

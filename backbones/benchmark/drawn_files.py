@@ -1,8 +1,8 @@
 """JPEG files for the part `input`: drawn ones that cost a decoder what photographs cost, or a sample of a user's own.
 
-How long decoding takes depends on the bytes a pixel. A field whose spectrum falls as 1 / f has the statistics of natural
-scenes but no edges; a few polygons and some noise of a sensor bring it to the bytes that ImageNet's files have (0.6 to
-0.8 a pixel, about 130 kB for 500x375).
+How long decoding takes depends on the bytes a pixel. A field whose spectrum falls as 1 / f has the statistics of
+natural scenes but no edges; a few polygons and some noise of a sensor bring it to the bytes that ImageNet's files have
+(0.6 to 0.8 a pixel, about 130 kB for 500x375).
 """
 
 import io
@@ -42,7 +42,7 @@ class Files:
 
 
 def draw_files(root: Path, *, count: int, width: int, height: int, seed: int) -> Files:
-    """Writes `<root>/train/<class>/<number>.jpg`, always the same ones for the same arguments (4:2:0, as cameras do)."""
+    """Writes `<root>/train/<class>/<number>.jpg`, always the same ones for the same arguments (4:2:0)."""
     rng = np.random.default_rng(seed)
     size = 0
     for number in range(count):

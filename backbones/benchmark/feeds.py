@@ -109,7 +109,7 @@ def our_feed(
 
 
 def plain_feed(kind: str, root: Path, crop: Crop, *, batch_size: int, workers: int, device: torch.device) -> Feed:
-    """The usual way: `kind` is "pil" or "tensor"; its batches are ready for the network, and are moved to the device."""
+    """The usual way: `kind` is "pil" or "tensor"; its batches, ready for the network, are moved to the device."""
     make: Callable = pil_folder if kind == "pil" else tensor_folder
     directions = torch.from_numpy(some_colors().color_directions).float() / 255  # its pixels are in 0..1
     folder = make(root / SPLIT, crop.size, crop.scales, directions)

@@ -127,7 +127,6 @@ class FasterRCNN(nn.Module):
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
         # As convolutions are fastest; values stay what they are.
-        self.to(memory_format=torch.channels_last)
 
     def compile_layers(self) -> None:
         """From now on the shared layers are compiled in training; in evaluation they run as before.
@@ -279,7 +278,9 @@ class FasterRCNN(nn.Module):
         the stride unless more was asked for.
         """
         height, width = (self.pad_to * max(-(-image.shape[d] // self.pad_to) for image in images) for d in (1, 2))
-        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=torch.channels_last)
+        # On CPUs PyTorch's backward pass in channels_last has written beyond its memory (maps 4,000 pixels wide).
+        layout = torch.channels_last if self.mean.is_cuda else torch.contiguous_format
+        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=layout)
         images = [image.to(batch.device, non_blocking=True) for image in images]
         of_one_size = len({image.shape for image in images}) == 1
         pieces = [torch.stack(images)] if of_one_size else [image[None] for image in images]
