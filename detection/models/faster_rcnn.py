@@ -126,7 +126,6 @@ class FasterRCNN(nn.Module):
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
-        # As convolutions are fastest; values stay what they are.
 
     def compile_layers(self) -> None:
         """From now on the shared layers are compiled in training; in evaluation they run as before.
