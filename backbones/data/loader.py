@@ -62,14 +62,16 @@ def testing_batches(
     batch_size: int,
     workers: int,
     collate: Callable[[list[Any]], Any],
+    pin_memory: bool = False,  # noqa: PT028 (no test of pytest's)
 ) -> Iterable[Any]:
-    """Batches over `indices`, each exactly once and in order."""
+    """Batches over `indices`, each exactly once and in order; for `pin_memory` see `training_batches`."""
     loader: DataLoader = DataLoader(
         KeyedDataset(load),
         sampler=indices,
         batch_size=batch_size,
         num_workers=_useful(workers),
         collate_fn=collate,  # type: ignore[arg-type]
+        pin_memory=pin_memory,
         worker_init_fn=_begin_work,
     )
     return _with_plain_errors(loader)

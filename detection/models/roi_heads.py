@@ -226,4 +226,7 @@ def with_context(own: Tensor, context: Tensor | None) -> Tensor:
 def _whole(features: Tensor, size: Size) -> Tensor:
     """The whole picture as a region (1, 4); float32 at least, since bfloat16 has no 603."""
     exact = torch.promote_types(features.dtype, torch.float32)
-    return torch.tensor([[0, 0, size[1], size[0]]], dtype=exact, device=features.device)
+    whole = features.new_zeros(1, 4, dtype=exact)
+    for corner, side in ((2, size[1]), (3, size[0])):  # filled there: numbers from the host would wait for a GPU
+        whole[:, corner].fill_(side)
+    return whole

@@ -173,8 +173,10 @@ class RPN(nn.Module):
         scores, index = logits.topk(min(count, logits.shape[1]))
         deltas, anchors = (each.gather(1, index[:, :, None].expand(-1, -1, 4)) for each in (deltas, anchors))
         # Of a diverging network too: RoI align crashes on boxes that are no numbers, before anyone sees the loss.
-        boxes = decode(deltas, anchors).nan_to_num(0.0).clamp(min=0)
-        boxes = boxes.minimum(boxes.new_tensor([[width, height, width, height] for height, width in sizes])[:, None])
+        boxes = decode(deltas, anchors).nan_to_num(0.0).clamp_(min=0)
+        for each, (height, width) in zip(boxes, sizes, strict=True):  # a tensor of the sizes would wait for a GPU
+            each[:, 0::2].clamp_(max=width)
+            each[:, 1::2].clamp_(max=height)
         large = ((boxes[..., 2:] - boxes[..., :2]) >= self.options.min_size).all(dim=2)
         large |= ~large.any(dim=1, keepdim=True)  # a picture in which no box can be that large keeps the small ones
         # Boxes too small become copies of the best other one: NMS removes them and nobody has to count them.
