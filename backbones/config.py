@@ -82,6 +82,8 @@ class ClassificationData:
         official: refuse CIFAR-10 files that are not the published ones, by their md5 sums.
         resident: keep all pictures on the device and augment them there, whole batches at a time: the fastest way for
             pictures as small as CIFAR-10's. Order as without; crops and flips are other draws of the same distribution.
+        decode: where JPEG files of folders are decoded in training: by the loading processes, or on the GPU (nvJPEG),
+            which needs fewer CPU cores.
         input_size: side of the network's input in pixels.
         test_resize: shorter side before cropping in tests; null leaves pictures as they are.
         augmentation: scale_crop_flip (3.4: shorter side from scale_range, random crop), random_resized_crop
@@ -111,6 +113,7 @@ class ClassificationData:
     root: str | None = None
     official: bool = False
     resident: bool = False
+    decode: Literal["cpu", "gpu"] = "cpu"
     train_split: str = "train"
     test_split: str = "val"
     input_size: int = 224

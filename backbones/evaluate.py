@@ -20,7 +20,7 @@ from backbones.engine.run import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError
 from backbones.models import StagedNetwork
 from backbones.progress import progress_bar
-from backbones.scores import class_scores
+from backbones.scores import summed_scores
 from backbones.weights import LARGEST_SIDE, WeightsMetadata, load_classifier
 
 
@@ -44,7 +44,7 @@ def test_classifiers(
 ) -> dict[str, dict[str, float]]:
     """Error rates in percent by protocol; several networks vote by their mean scores.
 
-    Each picture counts once, in one process. For `scales` and `flip` see `class_scores`.
+    Each picture counts once, in one process. For `scales` and `flip` see `Showing`.
 
     Returns:
         {protocol: {"top1_error", "top5_error"}}, the same in every process.
@@ -60,27 +60,24 @@ def test_classifiers(
     labels = torch.from_numpy(dataset.labels[indices.start :: indices.step])
     results: dict[str, dict[str, float]] = {}
     for protocol in protocols:
-        total = torch.zeros(len(indices), len(dataset.class_names), dtype=torch.float64)
         length = len(indices) * len(models)
         with (
             progress_bar(total=length, unit="picture", description=protocol, stays=False, shown=world.is_main) as bar,
             _without_autotuning(),
         ):
-            for model, metadata in models:
-                total += class_scores(
-                    model,
-                    metadata,
-                    dataset,
-                    protocol,
-                    indices,
-                    device=world.device,
-                    batch_size=batch_size,
-                    workers=workers,
-                    scales=scales,
-                    flip=flip,
-                    precision=precision,
-                    bar=bar,
-                )
+            total = summed_scores(
+                models,
+                dataset,
+                protocol,
+                indices,
+                device=world.device,
+                batch_size=batch_size,
+                workers=workers,
+                scales=scales,
+                flip=flip,
+                precision=precision,
+                bar=bar,
+            )
         counts = np.sum(gather_objects(error_rates(total, labels)), axis=0)
         results[protocol] = {"top1_error": 100 * counts[1] / counts[0], "top5_error": 100 * counts[2] / counts[0]}
     return results

@@ -5,43 +5,26 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from backbones.config import ClassificationData
-from backbones.data.augment import Augmentation, Flip, PadCropFlip, RandomResizedCrop, ScaleCropFlip
+from backbones.data.augment import Augmentation, PadCropFlip, RandomResizedCrop, ScaleCropFlip, Whole
+from backbones.data.batches import Batch, encoded_loader, pixel_loader
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.loader import training_batches
 from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.data.resident import ResidentPictures, resident_batches
-from backbones.data.sampler import SampleKey, StepSampler
+from backbones.data.sampler import StepSampler
 from backbones.data.shards.storage import copy_file, is_url, join
 from backbones.data.statistics import PixelStatistics, compute_statistics, load_statistics, statistics_path
 from backbones.data.transforms import NamedTransforms
-from backbones.engine.randomness import derive_seed
 from backbones.errors import ConfigError, DataError
 from backbones.scores import normalize
 from backbones.weights import WeightsMetadata
-
-_COLOR_DEVIATION = 0.1  # of the draws along the colour components (AlexNet)
-
-
-class Batch(NamedTuple):
-    """A micro-batch on its way to the device.
-
-    Args:
-        images: (B, H, W, 3) uint8.
-        labels: (B,) int64.
-        color_shifts: (B, 3) float32, added to the pixel values of each picture; in 0..255.
-    """
-
-    images: Tensor
-    labels: Tensor
-    color_shifts: Tensor
-
 
 # A micro-batch -> the network's input (B, 3, H, W) and the labels (B,), on the device.
 PrepareInput = Callable[[Any], tuple[Tensor, Tensor]]
@@ -75,12 +58,14 @@ def training_input(
     Raises:
         ConfigError: the pictures can't live on the device.
     """
+    size = data.input_size
     if not data.resident:
-        load = sample_loader(dataset, data, statistics if data.color == "pca" else None)
+        colors = statistics.color_directions if statistics and data.color == "pca" else None
+        make_loader = encoded_loader if _decodes_on_gpu(dataset, data, device) else pixel_loader
+        load = make_loader(dataset, augmentation(data), NamedTransforms(data.transforms, size), colors, size=size)
 
         def load_batches(sampler: StepSampler) -> Iterable[Any]:
-            pin = device.type == "cuda"
-            return training_batches(load, sampler, workers=workers, collate=collate, pin_memory=pin)
+            return training_batches(load, sampler, workers=workers, pin_memory=device.type == "cuda")
 
         return TrainingInput(load_batches, input_maker(metadata, device, dtype))
 
@@ -113,58 +98,49 @@ def _resident_augmentation(dataset: ClassificationDataset, data: ClassificationD
     return (data.padding if data.augmentation == "pad_crop_flip" else 0), data.augmentation != "none"
 
 
-def sample_loader(
-    dataset: ClassificationDataset, data: ClassificationData, colors: PixelStatistics | None
-) -> Callable[[SampleKey], tuple[Tensor, int, Tensor]]:
-    """Makes a training sample of its key: picture, label and colour shift (zero without `colors`)."""
-    augment = _augmentation(data)
-    transform = NamedTransforms(data.transforms, data.input_size)
-    directions = np.zeros((3, 3)) if colors is None else colors.color_directions
-    size = data.input_size
-
-    def load(key: SampleKey) -> tuple[Tensor, int, Tensor]:
-        picture = dataset.picture(key.index)
-        rng = np.random.default_rng(key.seed)
-        try:
-            pixels = augment(picture, rng)
-        except DataError as error:
-            raise error.about(dataset.name(key.index)) from error
-        shift = directions @ rng.normal(0, _COLOR_DEVIATION, 3)
-        pixels = transform(pixels, derive_seed(key.seed, 1))
-        height, width = pixels.shape[:2]
-        if (height, width) != (size, size):
-            raise DataError(
-                f"{dataset.name(key.index)}: a picture of {width}x{height}, data.input_size is {size}: "
-                "choose a data.augmentation that crops, and data.transforms that keep the size"
-            )
-        return torch.from_numpy(np.array(pixels)), int(dataset.labels[key.index]), torch.from_numpy(shift).float()
-
-    return load
-
-
-def collate(samples: list[tuple[Tensor, int, Tensor]]) -> Batch:
-    """Makes a micro-batch of samples."""
-    images, labels, shifts = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.stack(shifts))
-
-
 def input_maker(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> PrepareInput:
-    """Moves a batch to the device and makes the network's input there: colours and normalisation."""
+    """Makes the network's input of a batch on the device: mirror images, normalisation and colours."""
     mean, std = _normalization(metadata, device, dtype)
 
     def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
-        shifts = batch.color_shifts.to(device, non_blocking=True).to(dtype) / std
-        pictures = normalize(batch.images.to(device, non_blocking=True), mean, std) + shifts[:, :, None, None]
-        return pictures, batch.labels.to(device, non_blocking=True)
+        images, mirrored, labels, shifts = batch.to(device, non_blocking=True)
+        pictures = normalize(mirror_some(images, mirrored), mean, std, shifts.to(dtype))
+        return pictures, labels
 
     return prepare
+
+
+def _decodes_on_gpu(dataset: ClassificationDataset, data: ClassificationData, device: torch.device) -> bool:
+    """Whether JPEG files are decoded there, as asked for; says why not, where they can't be."""
+    if data.decode == "cpu":
+        return False
+    if device.type != "cuda":
+        reason = f"this runs on {device.type}"
+    elif dataset.encoded is None:
+        reason = f"the pictures of data.name {data.name} are no files"
+    elif data.augmentation not in ("scale_crop_flip", "random_resized_crop") or data.transforms:
+        reason = "only with scale_crop_flip or random_resized_crop, and without data.transforms"
+    else:
+        return True
+    print(f"data.decode gpu: goes on with the CPU: {reason}", flush=True)
+    return False
+
+
+def mirror_some(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3), of those where `mirrored` (B,) is true the mirror image."""
+    if images.device.type == "cpu":  # on a GPU, which may not be waited for, it is faster to mirror all
+        images = images.clone()
+        images[mirrored] = images[mirrored].flip(2)
+        return images
+    return torch.where(mirrored[:, None, None, None], images.flip(2), images)
 
 
 def _normalization(metadata: WeightsMetadata, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return tuple(torch.tensor(value, dtype=dtype, device=device) for value in (metadata.mean, metadata.std))  # type: ignore[return-value]
 
 
-def _augmentation(data: ClassificationData) -> Augmentation:
+def augmentation(data: ClassificationData) -> Augmentation:
+    """What the configuration does to training pictures."""
     match data.augmentation:
         case "scale_crop_flip":
             return ScaleCropFlip(data.input_size, *data.scale_range)
@@ -172,10 +148,8 @@ def _augmentation(data: ClassificationData) -> Augmentation:
             return RandomResizedCrop(data.input_size, *data.area_range)
         case "pad_crop_flip":
             return PadCropFlip(data.input_size, data.padding)
-        case "flip":
-            return Flip()
-        case "none":
-            return lambda picture, rng: np.asarray(picture)
+        case "flip" | "none":
+            return Whole(flip=data.augmentation == "flip")
 
 
 def training_statistics(

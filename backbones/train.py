@@ -16,6 +16,7 @@ from backbones.data.shards.order import shard_order
 from backbones.engine.acceleration import autocast, parameter_dtype
 from backbones.engine.batch_norm import average_batch_norm
 from backbones.engine.distributed import World, join_world
+from backbones.engine.prefetch import prefetch
 from backbones.engine.randomness import derive_seed
 from backbones.engine.step import ComputeLoss
 from backbones.errors import CheckpointError, ConfigError
@@ -252,9 +253,8 @@ def _use_exact_batch_norm(
         world_size=world.size,
         order=_order(config, train_set, seed),
     )
-    bar = progress_bar(
-        source.batches(sampler), total=len(sampler), unit="batch", description="batch norm", shown=world.is_main
-    )
+    batches = prefetch(source.batches(sampler), world.device)
+    bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)
     with autocast(config.precision, world.device):
         measured = average_batch_norm(model, (source.prepare(batch)[0] for batch in bar))
     if measured and not model.frozen_stages:  # fixed stages keep what they came with

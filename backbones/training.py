@@ -13,11 +13,11 @@ from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import TrainState, portion_size, restore, train
+from backbones.engine.loop import CompileNetwork, TrainState, compile_whole, portion_size, restore, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
-from backbones.engine.step import ComputeLoss, why_not_captured
+from backbones.engine.step import ComputeLoss
 from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import ConfigError
 
@@ -64,6 +64,7 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     order: Callable[[int], Tensor] | None = None,
     finish: Callable[[], None] = lambda: None,
+    compile_network: CompileNetwork = compile_whole,
 ) -> dict[str, Any] | None:
     """Trains `model`, or goes on with it, tests it, and leaves all in the run folder `config.output`.
 
@@ -82,6 +83,7 @@ def fit(
         facts: what else the run's record says, and must say again when the run is resumed.
         order: gives the order (samples,) int64 of an epoch, where it is not the plain shuffle (see `StepSampler`).
         finish: called when the last step is done, before the weights are saved.
+        compile_network: what `train.compile` does.
 
     Returns:
         The results in the main process, None in the others.
@@ -103,7 +105,7 @@ def fit(
         wait_for_all()
         state = TrainState(
             model,
-            _optimizer(model, config, world),
+            _optimizer(model, config),
             Plateau(config.schedule) if config.schedule.name == "plateau" else None,
             WeightAverage(model, options.ema_decay) if options.ema_decay else None,
             ErrorWarmup(config.schedule) if config.schedule.warmup == "error" else None,
@@ -140,6 +142,7 @@ def fit(
             watch=watch,
             describe_batch=lambda step: _describe_batch(sampler, step, name_sample, run.path if run else None),
             evaluate=lambda: curve_values((monitor or test)()),
+            compile_network=compile_network,
         )
         finish()
         if run is not None:
@@ -172,15 +175,16 @@ def _describe_batch(sampler: StepSampler, step: int, name_sample: Callable[[int]
     return f"{text}, all named in {path}"
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig, world: World) -> torch.optim.Optimizer:
-    options, captured = config.optimizer, config.train.capture
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    options = config.optimizer
     return torch.optim.SGD(
         parameter_groups(model, options.bias_lr_factor),
         lr=options.lr,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
-        # Only a fused update takes its rate from the device, as a captured step must.
-        fused=True if captured and not why_not_captured(world.device, world.size, config.train.accumulate) else None,
+        # One pass over weight, gradient and momentum instead of one for each operation; and only a fused update takes
+        # its rate from the device, as a captured step must.
+        fused=True,
     )
 
 

@@ -46,6 +46,9 @@ class DetectionData:
         flip: train on mirror images too.
         like_shapes: so many pictures of about the same aspect ratio stand together in the order of training; at best as
             many as a process sees at a time, since pictures of one size are faster together. 1 for none.
+        pad_to: in training, pictures are padded with zeros, on the right and below, to a multiple of so many pixels, so
+            that few sizes occur; features near these borders see the padding, anchors and proposals stay within the
+            picture. 1: only to the stride of the feature map.
         bad_boxes: a box without area or outside its picture is an error, or is clipped or dropped (repair).
         train_size: how many training pictures the built-in shapes draw.
         test_size: how many test pictures they draw.
@@ -59,6 +62,7 @@ class DetectionData:
     longest_side: int = 1000
     flip: bool = True
     like_shapes: int = 1
+    pad_to: int = 1
     bad_boxes: Literal["error", "repair"] = "error"
     train_size: int = 4000
     test_size: int = 500
@@ -139,7 +143,7 @@ def check_data(data: DetectionData) -> None:
     Raises:
         ConfigError: names the key.
     """
-    for name in ("shorter_side", "train_size", "test_size", "like_shapes"):
+    for name in ("shorter_side", "train_size", "test_size", "like_shapes", "pad_to"):
         if getattr(data, name) < 1:
             raise ConfigError(f"data.{name} {getattr(data, name)}: give 1 or more")
     if data.longest_side < data.shorter_side:

@@ -31,9 +31,9 @@ class Target:
         """The same objects in memory from which a GPU copies while it computes."""
         return Target(*(t.pin_memory() for t in (self.boxes, self.labels, self.ignore)))
 
-    def to(self, device: torch.device | str) -> "Target":
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Target":
         """The same objects on `device`."""
-        return Target(*(t.to(device, non_blocking=True) for t in (self.boxes, self.labels, self.ignore)))
+        return Target(*(t.to(device, non_blocking=non_blocking) for t in (self.boxes, self.labels, self.ignore)))
 
 
 @dataclass
@@ -83,6 +83,12 @@ class Sample:
         proposals = None if self.proposals is None else self.proposals.pin_memory()
         return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory(), proposals=proposals)
 
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Sample":
+        """The same sample on `device`; a loop asks for it one batch ahead."""
+        proposals = None if self.proposals is None else self.proposals.to(device, non_blocking=non_blocking)
+        image, target = self.image.to(device, non_blocking=non_blocking), self.target.to(device, non_blocking)
+        return replace(self, image=image, target=target, proposals=proposals)
+
 
 @dataclass
 class ScaledPicture:
@@ -97,3 +103,12 @@ class ScaledPicture:
     images: Mapping[View, Tensor]
     index: int
     original_size: Size
+
+    def pin_memory(self) -> "ScaledPicture":
+        """The same picture in memory from which a GPU copies while it computes."""
+        return replace(self, images={view: image.pin_memory() for view, image in self.images.items()})
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "ScaledPicture":
+        """The same picture on `device`."""
+        images = {view: image.to(device, non_blocking=non_blocking) for view, image in self.images.items()}
+        return replace(self, images=images)

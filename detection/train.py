@@ -63,9 +63,8 @@ def _check_training(config: DetectorConfig, *, on_gpu: bool) -> None:
     """Refuses options of training that suit classifiers only, or can't be had here."""
     if config.deterministic and on_gpu and config.roi.pooling == "roi_pool":
         raise ConfigError("deterministic: RoI pooling can't be so on a GPU; set --roi.pooling roi_align")
-    for name in ("capture", "compile"):
-        if getattr(config.train, name):
-            raise ConfigError(f"train.{name}: not for detectors, whose pictures and regions differ in number and size")
+    if config.train.capture:
+        raise ConfigError("train.capture: not for detectors, whose pictures and regions differ in number and size")
     if config.schedule.warmup == "error":
         raise ConfigError("schedule.warmup error: is about a classifier's training error; give linear or constant")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,8 @@ class DetectorTask:
         torch.manual_seed(self.config.seed)
         detector = get_detector(**detector_arguments(self.metadata))
         self.start.load(detector, self.metadata.classes)
-        return detector.to(self.world.device, parameter_dtype(self.config.precision))
+        layout = torch.channels_last if self.world.device.type == "cuda" else torch.contiguous_format
+        return detector.to(self.world.device, parameter_dtype(self.config.precision)).to(memory_format=layout)
 
     def class_origins(self) -> dict[str, str | None] | None:
         """See `Start.class_origins`; for the run's record."""
@@ -95,6 +96,7 @@ def fit_detector(
     """
     train_set, data = task.train_set, config.data
     detector.train_only(part)
+    detector.pad_to = data.pad_to
     metadata = task.metadata if whole else of_a_part(task.metadata, part)
 
     def load(key: SampleKey) -> Sample:
@@ -117,10 +119,9 @@ def fit_detector(
         samples=len(train_set),
         fingerprint=fingerprint(train_set),
         batches=lambda sampler: training_batches(
-            load,
+            lambda keys: list(map(load, keys)),
             sampler,
             workers=config.train.workers,
-            collate=list,
             pin_memory=task.world.device.type == "cuda",
         ),
         compute_loss=partial(detection_loss, part=part),
@@ -130,10 +131,17 @@ def fit_detector(
         format_results=_format,
         name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
         facts={"class_origins": task.class_origins()},
+        compile_network=_compile,
         order=like_shapes_order(LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes), config.seed)
         if data.like_shapes > 1
         else None,
     )
+
+
+def _compile(detector: nn.Module) -> nn.Module:
+    """Compiles the layers that all regions share: regions differ in number."""
+    cast(FasterRCNN, detector).compile_layers()
+    return detector
 
 
 def detection_loss(model: nn.Module, samples: Sequence[Sample], part: Part = "all") -> tuple[Tensor, dict[str, Tensor]]:

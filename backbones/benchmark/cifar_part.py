@@ -1,6 +1,7 @@
 """The part `cifar` of the benchmark: which networks and variants are compared, and what is reported of them."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
@@ -21,38 +22,47 @@ from backbones.models import get_model
 
 DEFAULT_NETS = ["cifar_resnet20", "cifar_plain20"]
 FULL_JOBS = [1, 2, 4, 8]
+VariantName = Literal[
+    "fp32",
+    "fp32-compiled",
+    "bf16",
+    "bf16-compiled",
+    "fp32-captured",
+    "fp32-compiled-captured",
+    "bf16-captured",
+    "bf16-compiled-captured",
+]
 
 
 @dataclass(frozen=True)
 class CifarOptions:
-    """What to compare.
+    """Training the networks of 4.2.
 
     Args:
-        nets: networks of 4.2.
-        variants: names of `VARIANTS`; none for those that suit the device.
-        root: the folder of CIFAR-10; None draws random pictures.
-        batch_size: of both ways.
-        jobs: how many trainings to run side by side.
-        curve: iterations of the comparison of errors; 0 for none.
+        nets: the networks.
+        variants: of our training; by default eager and compiled, fp32 and bf16, on a GPU also captured as CUDA graphs.
+        compile_all: compile every network; on a CPU, where that takes a minute, else only the first.
+        root: the folder of CIFAR-10; without it random pictures are drawn, on which speed does not depend.
+        batch_size: pictures of a step.
+        jobs: numbers of trainings to run side by side on the device, each a process; all together beside one alone.
+        curve: train the first network so many steps both ways, ours in its fastest variant, and compare the test
+            errors; needs `root`.
         seed: of weights, order and random pictures.
-        full: all variants of every network.
     """
 
     nets: list[str] = field(default_factory=lambda: list(DEFAULT_NETS))
-    variants: list[str] = field(default_factory=list)
+    variants: list[VariantName] = field(default_factory=list)
+    compile_all: bool = False
     root: str | None = None
     batch_size: int = 128
     jobs: list[int] = field(default_factory=list)
     curve: int = 0
     seed: int = 0
-    full: bool = False
 
 
 def full_options(options: CifarOptions, device: torch.device) -> CifarOptions:
-    """All networks of Table 6 but the deepest, where none are named; on a GPU, trainings side by side too."""
-    nets = TABLE_6 if options.nets == DEFAULT_NETS else options.nets
-    jobs = options.jobs or (FULL_JOBS if device.type == "cuda" else [])
-    return replace(options, nets=nets, jobs=jobs, full=True)
+    """All networks of Table 6 but the deepest, in all variants; on a GPU also 1, 2, 4 and 8 side by side."""
+    return replace(options, nets=TABLE_6, jobs=FULL_JOBS if device.type == "cuda" else [], compile_all=True)
 
 
 def check_cifar(options: CifarOptions) -> None:
@@ -62,22 +72,22 @@ def check_cifar(options: CifarOptions) -> None:
         ConfigError: names the option.
     """
     if not options.nets:
-        raise ConfigError("nets: name one or more")
+        raise ConfigError("cifar.nets: name one or more")
     for name in options.nets:
         if not name.startswith("cifar_"):
-            raise ConfigError(f"nets: {name} is no network for CIFAR-10; give cifar_resnet20, cifar_plain20, ...")
+            raise ConfigError(f"cifar.nets: {name} is no network for CIFAR-10; give cifar_resnet20, cifar_plain20, ...")
         with torch.device("meta"):
             get_model(name)
     if len(set(options.nets)) < len(options.nets) or len(set(options.variants)) < len(options.variants):
-        raise ConfigError("nets, variants: name each once")
+        raise ConfigError("cifar.nets, cifar.variants: name each once")
     if not 2 <= options.batch_size <= PICTURES:  # batch norm has no variance of one value
-        raise ConfigError(f"batch_size {options.batch_size}: give 2 to {PICTURES}")
+        raise ConfigError(f"cifar.batch_size {options.batch_size}: give 2 to {PICTURES}")
     if any(count < 1 for count in options.jobs):
-        raise ConfigError(f"jobs {options.jobs}: give numbers of 1 or more")
+        raise ConfigError(f"cifar.jobs {options.jobs}: give numbers of 1 or more")
     if options.curve < 0:
-        raise ConfigError(f"curve {options.curve}: give 0 or more steps")
+        raise ConfigError(f"cifar.curve {options.curve}: give 0 or more steps")
     if options.curve and not options.root:
-        raise ConfigError("curve: needs real pictures; name the folder of CIFAR-10 with --root")
+        raise ConfigError("cifar.curve: needs real pictures; name the folder of CIFAR-10 with --cifar.root")
 
 
 def benchmark_cifar(
@@ -91,7 +101,7 @@ def benchmark_cifar(
     report = PartReport([])
     dataset = _pictures(options.root, options.seed)
     if len(dataset) < options.batch_size:
-        raise ConfigError(f"batch_size {options.batch_size}: the data set has only {len(dataset)} pictures")
+        raise ConfigError(f"cifar.batch_size {options.batch_size}: the data set has only {len(dataset)} pictures")
     fastest: dict[str, Variant] = {}
     for place, name in enumerate(options.nets):
         variants = choose_variants(options, device, first=place == 0, messages=report.messages)
@@ -129,7 +139,7 @@ def benchmark_cifar(
 def choose_variants(options: CifarOptions, device: torch.device, *, first: bool, messages: list[str]) -> list[Variant]:
     """The variants that were asked for; by default those that suit the device and the time.
 
-    On a CPU compiling takes a minute for each network and precision, so without `full` only the first is compiled.
+    On a CPU compiling takes a minute for each network and precision: without `compile_all` only the first is compiled.
 
     Args:
         first: whether the network is the first of several.
@@ -142,10 +152,10 @@ def choose_variants(options: CifarOptions, device: torch.device, *, first: bool,
     wanted = [VARIANTS[name] for name in options.variants] or [
         variant
         for variant in VARIANTS.values()
-        if (gpu or not variant.captured) and (gpu or first or options.full or not variant.compiled)
+        if (gpu or not variant.captured) and (gpu or first or options.compile_all or not variant.compiled)
     ]
     compiled = why_not_compiled(device) if any(variant.compiled for variant in wanted) else None
-    captured = why_not_captured(device, 1, 1)
+    captured = why_not_captured(device, 1)
     chosen = []
     for variant in wanted:
         reason = (variant.compiled and compiled) or (variant.captured and captured)
@@ -155,7 +165,7 @@ def choose_variants(options: CifarOptions, device: torch.device, *, first: bool,
         elif message not in messages:
             messages.append(message)
     if not chosen:
-        raise ConfigError(f"variants: none of them runs here; {messages[-1]}")
+        raise ConfigError(f"cifar.variants: none of them runs here; {messages[-1]}")
     return chosen
 
 

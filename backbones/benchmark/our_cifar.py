@@ -97,10 +97,7 @@ class OurTraining:
         lr: float = 0.1,
     ):
         model.to(device).to(memory_format=torch.channels_last)
-        captured = variant.captured and device.type == "cuda"
-        optimizer = torch.optim.SGD(
-            model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4, fused=True if captured else None
-        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4, fused=True)
         self._state = TrainState(model, optimizer)
         self._source, self._variant, self._lr = source, variant, lr
         self._size, self._batch_size, self._device = size, batch_size, device

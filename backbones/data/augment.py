@@ -1,7 +1,8 @@
 """From a picture to the network's input: what training and testing do to it (Sections 3.4 and 4.2).
 
-Training functions take (picture, rng) and are functions of them alone; test functions give the views whose scores are
-averaged. All return uint8 arrays (height, width, 3); mean and std are dealt with on the device.
+Training's augmentations say which part of a picture is cut out; `backbones.data.cut` cuts it. They are functions of
+(width, height, rng) alone. Test functions give the views whose scores are averaged, uint8 arrays (height, width, 3).
+Mirror images, colours, mean and std are made on the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +11,38 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from backbones.data.jpeg import Box
 from backbones.data.pictures import MAX_PIXELS
 from backbones.errors import DataError
 
 Rng = np.random.Generator
-Augmentation = Callable[[Image.Image, Rng], np.ndarray]
 
 LARGEST_VIEW = 2**24  # pixels that a network is shown at once: VGG's first layer makes 4 GB of them
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is shown of a picture.
+
+    Args:
+        box: the part that is cut out; where it reaches beyond the picture there are zeros.
+        size: (height, width) that the part is resized to, in pixels (bilinear, antialiased).
+        mirrored: whether its mirror image is shown.
+    """
+
+    box: Box
+    size: tuple[int, int]
+    mirrored: bool
+
+
+# (width, height) of a picture and random numbers -> what is shown of it
+Augmentation = Callable[[int, int, Rng], Cut]
+
+
+def scaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
+    """(width, height) of a picture whose shorter side is resized to `shorter` pixels."""
+    scale = shorter / min(width, height)
+    return max(shorter, round(width * scale)), max(shorter, round(height * scale))
 
 
 def resize_shorter(picture: Image.Image, shorter: int) -> Image.Image:
@@ -25,35 +51,41 @@ def resize_shorter(picture: Image.Image, shorter: int) -> Image.Image:
     Raises:
         DataError: the result would be huge.
     """
-    width, height = picture.size
-    if min(width, height) == shorter:
+    if min(picture.size) == shorter:
         return picture
-    scale = shorter / min(width, height)
-    width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
+    width, height = scaled_size(*picture.size, shorter)
     if width * height > MAX_PIXELS:
         raise DataError(f"a picture so long and narrow that it would be resized to {width}x{height}: remove it")
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 @dataclass(frozen=True)
-class Flip:
-    """The picture or its mirror image."""
+class Whole:
+    """The picture as it is, or with `flip` it or its mirror image."""
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
-        return _maybe_flip(np.asarray(picture), rng)
+    flip: bool
+
+    def __call__(self, width: int, height: int, rng: Rng) -> Cut:
+        return Cut((0, 0, width, height), (height, width), self.flip and _coin(rng))
 
 
 @dataclass(frozen=True)
 class ScaleCropFlip:
-    """Section 3.4: shorter side uniform in [low, high], a random crop of the picture or its mirror image."""
+    """Section 3.4: shorter side uniform in [low, high], a random crop of the picture or its mirror image.
+
+    The crop is cut out before it is resized: its place is a random one in the resized picture, and its sides in the
+    picture's own pixels are rounded.
+    """
 
     size: int
     low: int
     high: int
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
-        pixels = np.asarray(resize_shorter(picture, int(rng.integers(self.low, self.high + 1))))
-        return _maybe_flip(_random_crop(pixels, self.size, rng), rng)
+    def __call__(self, width: int, height: int, rng: Rng) -> Cut:
+        scaled_width, scaled_height = scaled_size(width, height, int(rng.integers(self.low, self.high + 1)))
+        y1, y2 = _side(height, scaled_height, self.size, rng)
+        x1, x2 = _side(width, scaled_width, self.size, rng)
+        return Cut((x1, y1, x2, y2), (self.size, self.size), _coin(rng))
 
 
 @dataclass(frozen=True)
@@ -70,12 +102,10 @@ class RandomResizedCrop:
     low: float
     high: float
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
-        part = picture.crop(self.draw_box(*picture.size, rng))
-        part = part.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return _maybe_flip(np.asarray(part), rng)
+    def __call__(self, width: int, height: int, rng: Rng) -> Cut:
+        return Cut(self.draw_box(width, height, rng), (self.size, self.size), _coin(rng))
 
-    def draw_box(self, width: int, height: int, rng: Rng) -> tuple[int, int, int, int]:
+    def draw_box(self, width: int, height: int, rng: Rng) -> Box:
         """(x1, y1, x2, y2) of the part. Where ten draws don't fit, the largest central part of an allowed shape."""
         for _ in range(10):
             area = width * height * rng.uniform(self.low, self.high)
@@ -96,9 +126,12 @@ class PadCropFlip:
     size: int
     padding: int
 
-    def __call__(self, picture: Image.Image, rng: Rng) -> np.ndarray:
-        p = self.padding
-        return _maybe_flip(_random_crop(np.pad(np.asarray(picture), ((p, p), (p, p), (0, 0))), self.size, rng), rng)
+    def __call__(self, width: int, height: int, rng: Rng) -> Cut:
+        high, wide = height + 2 * self.padding, width + 2 * self.padding
+        if min(high, wide) < self.size:
+            raise DataError(f"a picture of {wide}x{high} is smaller than the crop of {self.size}: set data.input_size")
+        top, left = (int(rng.integers(0, side - self.size + 1)) - self.padding for side in (high, wide))
+        return Cut((left, top, left + self.size, top + self.size), (self.size, self.size), _coin(rng))
 
 
 def center_crop(picture: Image.Image, size: int, shorter: int | None) -> list[np.ndarray]:
@@ -143,13 +176,12 @@ def _resized(picture: Image.Image, size: int, shorter: int | None) -> np.ndarray
     return np.asarray(picture)
 
 
-def _random_crop(pixels: np.ndarray, size: int, rng: Rng) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    if min(height, width) < size:
-        raise DataError(f"a picture of {width}x{height} is smaller than the crop of {size}: set data.input_size")
-    top, left = rng.integers(0, height - size + 1), rng.integers(0, width - size + 1)
-    return pixels[top : top + size, left : left + size]
+def _side(side: int, scaled: int, size: int, rng: Rng) -> tuple[int, int]:
+    """Where a random crop of `size` in a side that is resized to `scaled` begins and ends in the side itself."""
+    start = int(rng.integers(0, scaled - size + 1))
+    first = min(round(start * side / scaled), side - 1)
+    return first, max(first + 1, round((start + size) * side / scaled))
 
 
-def _maybe_flip(pixels: np.ndarray, rng: Rng) -> np.ndarray:
-    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+def _coin(rng: Rng) -> bool:
+    return bool(rng.random() < 0.5)

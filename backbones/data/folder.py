@@ -1,13 +1,20 @@
 """Pictures in one folder per class: ImageNet's layout `<root>/<split>/<class>/*.JPEG`, and any like it."""
 
 import hashlib
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from backbones.data.datasets import ClassificationDataset
-from backbones.data.pictures import ENDINGS, read_image
+from backbones.data.paths import PackedPaths
+from backbones.data.pictures import ENDINGS, decode_image
+from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
+
+_LARGEST_FILE = 2**30  # bytes
 
 
 def read_folder(root: str | Path, split: str, class_names: list[str] | None = None) -> ClassificationDataset:
@@ -28,16 +35,37 @@ def read_folder(root: str | Path, split: str, class_names: list[str] | None = No
     names = class_names if class_names is not None else found
     if unknown := sorted(set(found) - set(names)):
         raise DataError(f"{folder / unknown[0]}: class {unknown[0]!r} is not one of the network's {len(names)} classes")
-    paths: list[Path] = []
+    paths: list[str] = []
     labels: list[int] = []
     for name in found:
-        files = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in ENDINGS)
+        files = sorted(entry.name for entry in os.scandir(folder / name) if Path(entry.name).suffix.lower() in ENDINGS)
         if not files:
             raise DataError(f"{folder / name}: holds no pictures ({', '.join(sorted(ENDINGS))})")
-        paths += files
+        paths += [os.path.join(name, file) for file in files]
         labels += [names.index(name)] * len(files)
-    relative = "\n".join(str(path.relative_to(folder)) for path in paths)
-    identity = f"folder {split} {hashlib.sha256(relative.encode('utf8', 'surrogateescape')).hexdigest()}"
+    digest = hashlib.sha256("\n".join(paths).encode("utf8", "surrogateescape")).hexdigest()
+    pictures = _Files(folder, PackedPaths(paths))
     return ClassificationDataset(
-        names, np.array(labels), lambda index: read_image(paths[index]), lambda index: str(paths[index]), identity
+        names, np.array(labels), pictures.picture, pictures.name, f"folder {split} {digest}", encoded=pictures.encoded
     )
+
+
+@dataclass(frozen=True)
+class _Files:
+    folder: Path
+    paths: PackedPaths
+
+    def name(self, index: int) -> str:
+        return os.path.join(self.folder, self.paths[index])
+
+    def encoded(self, index: int) -> bytes:
+        path = self.name(index)
+        try:
+            return read_regular_file(path, largest=_LARGEST_FILE)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such picture") from error
+        except OSError as error:
+            raise DataError(f"{path}: can't be read ({error.strerror})") from error
+
+    def picture(self, index: int) -> Image.Image:
+        return decode_image(self.encoded(index), self.name(index))

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from backbones.data.sampler import SampleKey, StepSampler
 from backbones.errors import UserError
@@ -23,26 +23,30 @@ class KeyedDataset(Dataset):
         return self.load(key)
 
 
+class KeyedBatches(Dataset):
+    """Gives `load(keys)` for all keys of a batch at once."""
+
+    def __init__(self, load: Callable[[list[SampleKey]], Any]):
+        self.load = load
+
+    def __getitems__(self, keys: list[SampleKey]) -> Any:
+        return self.load(keys)
+
+
 def training_batches(
-    load: Callable[[SampleKey], Any],
-    sampler: StepSampler,
-    *,
-    workers: int,
-    collate: Callable[[list[Any]], Any],
-    pin_memory: bool,
+    load: Callable[[list[SampleKey]], Any], sampler: StepSampler, *, workers: int, pin_memory: bool
 ) -> Iterable[Any]:
     """The micro-batches of a training run, in `sampler`'s order.
 
     Args:
-        load: makes one training sample from its key; runs in `workers` processes (in this one if 0).
-        collate: makes a batch from a list of samples.
+        load: makes a micro-batch of its keys; runs in `workers` processes (in this one if 0).
         pin_memory: for faster copies to a GPU.
     """
     loader: DataLoader = DataLoader(
-        KeyedDataset(load),
+        KeyedBatches(load),
         batch_sampler=sampler,
         num_workers=_useful(workers),
-        collate_fn=collate,
+        collate_fn=_as_it_is,
         pin_memory=pin_memory,
         worker_init_fn=_begin_work,
         # By default a loader draws from the global generator, and so would change the dropout of a resumed run.
@@ -58,17 +62,29 @@ def testing_batches(
     batch_size: int,
     workers: int,
     collate: Callable[[list[Any]], Any],
+    pin_memory: bool = False,  # noqa: PT028 (no test of pytest's)
 ) -> Iterable[Any]:
-    """Batches over `indices`, each exactly once and in order."""
+    """Batches over `indices`, each exactly once and in order; for `pin_memory` see `training_batches`."""
     loader: DataLoader = DataLoader(
         KeyedDataset(load),
         sampler=indices,
         batch_size=batch_size,
         num_workers=_useful(workers),
         collate_fn=collate,  # type: ignore[arg-type]
+        pin_memory=pin_memory,
         worker_init_fn=_begin_work,
     )
     return _with_plain_errors(loader)
+
+
+def shared_empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A new tensor; in a loading process one that the training process sees, so that it is not copied on its way."""
+    tensor = torch.empty(shape, dtype=dtype)
+    return tensor.share_memory_() if get_worker_info() else tensor
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _useful(workers: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +27,13 @@ def read_image(path: str | Path, *, upright: bool = False) -> Image.Image:
         DataError: `path` is missing, no picture, truncated, corrupt or too large.
     """
     with _open(path) as opened:
-        try:
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            if image.mode.startswith("I"):  # 16 bits a pixel: PIL would cut off all above 255
-                return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-            if image.mode == "F":  # of unknown range
-                raise DataError(f"{path}: a picture of floating-point numbers: write it anew with 8 bits a colour")
-            return image.convert("RGB")
-        except DataError:
-            raise
-        except Exception as error:  # decoders raise all kinds of errors on corrupt data
-            raise DataError(f"{path}: truncated or corrupt picture ({error})") from error
+        return _decode(opened, str(path), upright=upright)
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """One picture from the bytes of its file, as `read_image` does; `name` is what to call it in messages."""
+    with _check_size(_identify(BytesIO(data), name), name) as opened:
+        return _decode(opened, name)
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -47,17 +44,42 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
 
 def _open(path: str | Path) -> Image.Image:
     try:
-        pipe = not stat.S_ISREG(os.stat(path).st_mode)  # which would be waited for
-        image = None if pipe else Image.open(path, formats=FORMATS)
+        is_file = stat.S_ISREG(os.stat(path).st_mode)  # a pipe would be waited for
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such picture") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: picture too large ({error})") from error
-    except Exception as error:
+    except OSError as error:
         raise DataError(f"{path}: not a picture that can be read ({error})") from error
-    if image is None:
+    if not is_file:
         raise DataError(f"{path}: not a picture that can be read (it is no file)")
+    return _check_size(_identify(path, str(path)), str(path))
+
+
+def _identify(source: str | Path | BytesIO, name: str) -> Image.Image:
+    try:
+        return Image.open(source, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: picture too large ({error})") from error
+    except Exception as error:
+        reason = "of no known format" if isinstance(source, BytesIO) else error
+        raise DataError(f"{name}: not a picture that can be read ({reason})") from error
+
+
+def _check_size(image: Image.Image, name: str) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise DataError(f"{path}: picture too large ({image.width}x{image.height}, at most {MAX_PIXELS} pixels)")
+        raise DataError(f"{name}: picture too large ({image.width}x{image.height}, at most {MAX_PIXELS} pixels)")
     return image
+
+
+def _decode(opened: Image.Image, name: str, *, upright: bool = False) -> Image.Image:
+    try:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode.startswith("I"):  # 16 bits a pixel: PIL would cut off all above 255
+            return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        if image.mode == "F":  # of unknown range
+            raise DataError(f"{name}: a picture of floating-point numbers: write it anew with 8 bits a colour")
+        return image.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise all kinds of errors on corrupt data
+        raise DataError(f"{name}: truncated or corrupt picture ({error})") from error

@@ -24,10 +24,11 @@ class NamedTransforms:
     def __init__(self, specifications: Sequence[Mapping[str, Any]], size: int):
         self._transforms = [_build(specification, size) for specification in specifications]
 
+    def __bool__(self) -> bool:
+        return bool(self._transforms)
+
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """uint8 (H, W, 3) to the same; which change is drawn depends on the seed alone."""
-        if not self._transforms:
-            return pixels
         with torch.random.fork_rng(devices=[]):  # they draw from the global generator
             torch.default_generator.manual_seed(seed)  # not the GPU's, from which dropout draws
             image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)

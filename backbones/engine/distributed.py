@@ -68,18 +68,24 @@ def join_world(device: str) -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def data_parallel(model: nn.Module, world: World) -> nn.Module:
-    """Wraps `model` so that gradients are averaged over all processes; alone it stays as it is.
+def data_parallel(model: nn.Module, world: World, *, unused_parameters: bool) -> nn.Module:
+    """Wraps `model` so that gradients are averaged over all processes; see `first_pass.py` for the order of their sums.
 
-    `find_unused_parameters` keeps the gradient buckets as they were first built. Stock DDP rebuilds them after the
-    first step, so that a resumed run would sum in another order than an uninterrupted one (seen at 3 and more
-    processes). Batch-norm statistics stay each process's own, as in the paper.
+    Gradients live in the buckets in which they are summed: they take no memory twice and are not copied back.
+    Batch-norm statistics stay each process's own, as in the paper.
+
+    Args:
+        unused_parameters: whether some parameters get no gradient in a step.
     """
-    if world.size == 1:
-        return model
     devices = [world.device] if world.device.type == "cuda" else None
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # `broadcast_buffers` gets another name
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+        return DistributedDataParallel(
+            model,
+            device_ids=devices,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=unused_parameters,
+        )
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from backbones.engine.acceleration import Precision
 from backbones.engine.average import WeightAverage
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from backbones.engine.distributed import World, data_parallel, mean_over_processes, share_buffers, wait_for_all
+from backbones.engine.distributed import World, mean_over_processes, share_buffers, wait_for_all
+from backbones.engine.first_pass import wrap_for_processes
 from backbones.engine.plateau import Plateau
-from backbones.engine.randomness import derive_seed
+from backbones.engine.prefetch import prefetch
+from backbones.engine.randomness import derive_seed, seed_generators
 from backbones.engine.run import RunFolder
 from backbones.engine.step import (
     CapturedStep,
@@ -29,6 +31,13 @@ from backbones.engine.step import (
 from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import CheckpointError, ConfigError, UserError
 from backbones.progress import progress_bar
+
+CompileNetwork = Callable[[nn.Module], nn.Module]
+
+
+def compile_whole(model: nn.Module) -> nn.Module:
+    """The network with its forward pass compiled; the model itself stays as it is."""
+    return torch.compile(model)  # type: ignore[return-value]
 
 
 class DivergedError(UserError):
@@ -140,6 +149,11 @@ def restore(checkpoints: Path, state: TrainState, steps: int) -> int:
             part.load_state_dict(saved[name])
         for group, own in zip(state.optimizer.param_groups, settings, strict=True):
             group.update(own)  # a checkpoint's weight decay, or unfused update, is that of its run
+        for parameter, values in state.optimizer.state.items():
+            for name, buffer in values.items():
+                if isinstance(buffer, Tensor) and buffer.shape == parameter.shape:
+                    # A fused update takes numbers as they lie in memory, and an old run's may lie otherwise.
+                    values[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
         step = int(saved["step"])
         if any(
             buffer.shape != parameter.shape
@@ -170,6 +184,7 @@ def train(
     watch: str = "loss",
     describe_batch: Callable[[int], str] = lambda step: "",
     evaluate: Callable[[], dict[str, float]] | None = None,
+    compile_network: CompileNetwork = compile_whole,
 ) -> None:
     """Trains `state.model` in place from `start_step` to `options.steps`; its average takes its place in the end.
 
@@ -180,21 +195,23 @@ def train(
         run: where the main process records; None in the others.
         watch: which of the logged numbers plateau and warm-up watch.
         describe_batch: what to say of the batch of a step at which the loss is no number.
+        compile_network: what the option `compile` does.
         evaluate: called with the model in eval mode in every process; its numbers are logged.
 
     Raises:
         DivergedError: the loss became infinite or NaN. No checkpoint is written from then on.
     """
     model, average = state.model, state.average
-    take_step = _prepare_step(state, compute_loss, options, world, precision)
-    iterator = iter(batches)
-    window = _Window(options.batch_size)
     model.train()
     steps = range(start_step, options.steps)
+    iterator = prefetch(batches, world.device)
+    if steps:
+        take_step, iterator = _prepare_step(state, compute_loss, iterator, options, world, precision, compile_network)
+    window = _Window(options.batch_size)
     with progress_bar(steps, total=options.steps, initial=start_step, unit="step", shown=world.is_main) as bar:
         for step in bar:
             # Dropout draws from this: a function of the step, so that a resumed run draws the same.
-            torch.manual_seed(derive_seed(seed, step, world.rank))
+            seed_generators(derive_seed(seed, step, world.rank), world.device)
             rate = learning_rate(step) * state.rate_factor()
             set_rate(state.optimizer, rate)
             values = take_step(iterator)
@@ -233,21 +250,33 @@ def train(
 
 
 def _prepare_step(
-    state: TrainState, compute_loss: ComputeLoss, options: TrainOptions, world: World, precision: Precision
-) -> TakeStep:
-    """The step that the options ask for, as far as it is possible here; the main process says what is not."""
+    state: TrainState,
+    compute_loss: ComputeLoss,
+    batches: Iterator[Any],
+    options: TrainOptions,
+    world: World,
+    precision: Precision,
+    compile_network: CompileNetwork,
+) -> tuple[TakeStep, Iterator[Any]]:
+    """The step that the options ask for, as far as it is possible here; the main process says what is not.
+
+    Returns:
+        The step, and the batches, of which the first may have been looked at.
+    """
     model = state.model
     reasons = {
         "compile": why_not_compiled(world.device) if options.compile else None,
-        "capture": why_not_captured(world.device, world.size, options.accumulate) if options.capture else None,
+        "capture": why_not_captured(world.device, world.size) if options.capture else None,
     }
     for name, reason in reasons.items():
         if reason and world.is_main:
             print(f"train.{name}: goes on without it: {reason}", flush=True)
     if options.compile and not reasons["compile"]:
-        model = torch.compile(model)  # type: ignore[assignment]
+        model = compile_network(model)
+    if world.size > 1:
+        model, batches = wrap_for_processes(state.model, model, compute_loss, batches, precision, world)
     step = Step(
-        data_parallel(model, world),
+        model,
         state.optimizer,
         compute_loss,
         accumulate=options.accumulate,
@@ -256,7 +285,8 @@ def _prepare_step(
         clip_grad_norm=options.clip_grad_norm,
         log_gradient_norm=options.log_gradient_norm,
     )
-    return CapturedStep(step, state.model) if options.capture and not reasons["capture"] else step
+    captured = options.capture and not reasons["capture"]
+    return CapturedStep(step, state.model) if captured else step, batches
 
 
 def _evaluate(state: TrainState, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:

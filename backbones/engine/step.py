@@ -43,20 +43,21 @@ class Step:
         log_gradient_norm: bool = False,
     ):
         self.model, self.optimizer, self.device = model, optimizer, device
-        self._compute_loss, self._accumulate, self._precision = compute_loss, accumulate, precision
+        self.accumulate = accumulate
+        self._compute_loss, self._precision = compute_loss, precision
         self._clip_grad_norm, self._log_gradient_norm = clip_grad_norm, log_gradient_norm
 
     def __call__(self, batches: Iterator[Any]) -> dict[str, Tensor]:
         """Takes `accumulate` of the micro-batches; the means over them of the loss and the numbers."""
         self.optimizer.zero_grad(set_to_none=True)
         portions = []
-        for portion in range(self._accumulate):
-            last = portion == self._accumulate - 1
+        for portion in range(self.accumulate):
+            last = portion == self.accumulate - 1
             # Of many processes, gradients are exchanged once a step.
             with nullcontext() if last or not hasattr(self.model, "no_sync") else self.model.no_sync():  # type: ignore[operator]
                 with autocast(self._precision, self.device):
                     loss, numbers = self._compute_loss(self.model, next(batches))
-                (loss / self._accumulate).backward()
+                (loss / self.accumulate).backward()
             portions.append({"loss": loss.detach(), **{name: value.detach() for name, value in numbers.items()}})
         values = {name: torch.stack([p[name].double() for p in portions]).mean() for name in portions[0]}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -78,23 +79,26 @@ class CapturedStep:
     captured: what the warm-up before the capture changes is put back.
 
     Args:
-        step: what to record; its micro-batches must be tensors, or named tuples of tensors, of one shape.
+        step: what to record, all portions of a batch; its micro-batches must be tensors, or named tuples of tensors, of
+            one shape.
         model: whose buffers the step changes.
     """
 
     def __init__(self, step: Step, model: nn.Module):
         self._step, self._model = step, model
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: Any = None
+        self._portions: list[Any] = []  # where the graph finds its micro-batches
         self._values: dict[str, Tensor] = {}
 
     def __call__(self, batches: Iterator[Any]) -> dict[str, Tensor]:
-        batch = next(batches)
+        portions = [next(batches) for _ in range(self._step.accumulate)]
         if self._graph is None:
-            self._batch = _map_tensors(lambda tensor: tensor.to(self._step.device, copy=True), batch)
+            device = self._step.device
+            self._portions = [_map_tensors(lambda tensor: tensor.to(device, copy=True), batch) for batch in portions]
             self._graph = self._capture()
-        for kept, new in zip(_tensors(self._batch), _tensors(batch), strict=True):
-            kept.copy_(new, non_blocking=True)
+        for kept, new in zip(self._portions, portions, strict=True):
+            for target, source in zip(_tensors(kept), _tensors(new), strict=True):
+                target.copy_(source, non_blocking=True)
         self._graph.replay()
         return {name: value.clone() for name, value in self._values.items()}
 
@@ -112,7 +116,7 @@ class CapturedStep:
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UP):
-                step(iter([self._batch]))
+                step(iter(self._portions))
             optimizer.zero_grad(set_to_none=True)
         torch.cuda.current_stream().wait_stream(aside)
         for tensor, kept in zip(changing, before, strict=True):
@@ -120,7 +124,7 @@ class CapturedStep:
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as one that pins loaded batches, may go on with what a capture forbids.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._values = step(iter([self._batch]))
+            self._values = step(iter(self._portions))
         torch.cuda.set_rng_state(random_state, step.device)
         return graph
 
@@ -135,13 +139,11 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = own
 
 
-def why_not_captured(device: torch.device, world_size: int, accumulate: int) -> str | None:
+def why_not_captured(device: torch.device, world_size: int) -> str | None:
     """Why steps can't be captured here; None where they can."""
     if device.type != "cuda":
         return f"CUDA graphs need a GPU, this runs on {device.type}"
-    if world_size > 1:
-        return f"not with {world_size} processes"
-    return f"not with train.accumulate {accumulate}" if accumulate > 1 else None
+    return f"not with {world_size} processes" if world_size > 1 else None
 
 
 def why_not_compiled(device: torch.device) -> str | None:

@@ -3,184 +3,162 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import Namespace
 
-from backbones.benchmark.cifar_part import DEFAULT_NETS, CifarOptions, benchmark_cifar, check_cifar, full_options
+from backbones.benchmark.cifar_part import CifarOptions
+from backbones.benchmark.input_part import InputPartOptions
 from backbones.benchmark.limits import Limits, probe_limits
 from backbones.benchmark.measure import Plan, pinned
-from backbones.benchmark.report import PartReport, format_rows, merge
+from backbones.benchmark.report import format_rows, merge
+from backbones.benchmark.train_part import TrainPartOptions
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, describe_machine, write_json
 from backbones.errors import ConfigError
-from detection.benchmark.coco_part import CocoOptions, benchmark_coco, check_coco
+from detection.benchmark.coco_part import CocoOptions
+from detection.benchmark.detector_part import DetectorPartOptions
+from detection.benchmark.parts import PARTS, Part
 
-Part = Literal["cifar", "coco"]
-VariantName = Literal[
-    "fp32",
-    "fp32-compiled",
-    "bf16",
-    "bf16-compiled",
-    "fp32-captured",
-    "fp32-compiled-captured",
-    "bf16-captured",
-    "bf16-compiled-captured",
-]
+PartName = Literal["input", "train", "cifar", "detector", "coco"]
 
 
-def benchmark(
-    parts: list[Part],
-    output: str | None = None,
-    full: bool = False,
-    nets: list[str] = DEFAULT_NETS,
-    variants: list[VariantName] = [],  # noqa: B006 (read by the command line, never changed)
-    root: str | None = None,
-    batch_size: int = 128,
-    jobs: list[int] = [],  # noqa: B006
-    curve: int = 0,
-    rounds: int = 5,
-    steps: int | None = None,
-    discard: int | None = None,
-    threads: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    seed: int = 0,
-    pictures: int | None = None,
-) -> None:
+@dataclass
+class BenchmarkOptions:
     """Measures the speed and memory of parts of the project beside the usual way, in turn and in the same run.
 
-    A row gives the median of either, and the median and quartiles of the rounds' ratios (above 1: ours is faster). Of
-    cifar, what the machine could do at most is measured too. Options are for all parts but where one is named.
-    Example: python tools/benchmark.py cifar coco --output benchmark.json
+    A row gives the median of either, and the median and quartiles of the rounds' ratios (above 1: ours is faster), and
+    which share it is of what this machine can do at most, which is measured too. Each part has options of its own.
+    Example: python tools/benchmark.py cifar coco --cifar.nets '[cifar_resnet20]' --output benchmark.json
 
     Args:
-        parts: cifar: training the networks of 4.2, data and augmentation included, beside a DataLoader with PIL
-            transforms and an eager fp32 loop; the same network in both. coco: from an annotation file and a results
-            file to COCO's twelve numbers, beside pycocotools and faster-coco-eval, and whether they are equal.
+        parts: input: training pictures from JPEG files, beside torchvision's ImageFolder with PIL and its tensor path.
+            train: a training step of ImageNet's networks, beside torchvision's. cifar: training the networks of 4.2,
+            data and augmentation included, beside a DataLoader with PIL transforms and an eager fp32 loop. detector:
+            Faster R-CNN beside torchvision's. coco: from an annotation file and a results file to COCO's twelve
+            numbers, beside pycocotools and faster-coco-eval, and whether they are equal.
         output: a JSON file for the rows, the limits and the machine.
-        full: cifar: all networks of Table 6 up to 110 layers in all variants; on a GPU also 1, 2, 4 and 8 side by side.
-            coco: 5,000 pictures.
-        nets: cifar: the networks.
-        variants: cifar: of our training; by default eager and compiled, fp32 and bf16, on a GPU also captured as CUDA
-            graphs. On a CPU, where compiling takes a minute, the first network only is compiled without --full.
-        root: cifar: the folder of CIFAR-10; without it random pictures are drawn, on which speed does not depend.
-        batch_size: cifar: pictures of a step.
-        jobs: cifar: numbers of trainings to run side by side on the device, each a process; all together beside one
-            alone.
-        curve: cifar: train the first network so many steps both ways, ours in its fastest variant, and compare the test
-            errors; needs --root.
+        full: sizes for a GPU: other defaults of the options of each part.
         rounds: segments of each way.
-        steps: cifar: timed steps of a segment; by default 4 on a CPU, 100 on a GPU.
-        discard: cifar: untimed steps before them; by default 2 on a CPU, 20 on a GPU. The usual loop leaves out at
-            least as many as its loading processes have batches ready.
-        threads: of both ways; PyTorch's own number by default.
-        device: cifar: auto takes a GPU where there is one.
-        seed: of weights, order and random pictures; of coco, of the files.
-        pictures: coco: how many, with 100 detections each; by default 1,000.
+        steps: timed steps of a segment; by default 1 to 4 on a CPU, 100 on a GPU. (coco: a segment is all pictures.)
+        discard: untimed steps before them; by default 1 or 2 on a CPU, 20 on a GPU. The usual loop leaves out at least
+            as many as its loading processes have batches ready.
+        threads: of all ways; PyTorch's own number by default. (input: one, but where it says workers.)
+        device: auto takes a GPU where there is one. (input and coco are of CPUs.)
+        seed: of every part that has one.
+        input: of this part.
+        train: of this part.
+        cifar: of this part.
+        detector: of this part.
+        coco: of this part.
     """
-    if not parts:
+
+    parts: list[PartName]
+    output: str | None = None
+    full: bool = False
+    rounds: int = 5
+    steps: int | None = None
+    discard: int | None = None
+    threads: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    input: InputPartOptions = field(default_factory=InputPartOptions)
+    train: TrainPartOptions = field(default_factory=TrainPartOptions)
+    cifar: CifarOptions = field(default_factory=CifarOptions)
+    detector: DetectorPartOptions = field(default_factory=DetectorPartOptions)
+    coco: CocoOptions = field(default_factory=CocoOptions)
+
+
+def benchmark(options: BenchmarkOptions) -> None:
+    """Checks all parts, then measures one after the other, prints their rows and writes the JSON file.
+
+    Raises:
+        UserError: an option is wrong, or data can't be read.
+    """
+    if not options.parts:
         raise ConfigError("parts: name one or more")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("benchmark runs in one process: start it without torchrun")
-    with join_world(device) as world:
-        where = world.device
-    gpu = where.type == "cuda"
-    plan = Plan(rounds, _chosen(steps, 100 if gpu else 4), _chosen(discard, 20 if gpu else 2))
-    threads = _chosen(threads, torch.get_num_threads())
-    _check(plan, threads)
-    cifar = CifarOptions(nets, list(variants), root, batch_size, jobs, curve, seed)
-    cifar = full_options(cifar, where) if full else cifar
-    coco = CocoOptions(_chosen(pictures, 5000 if full else 1000), seed)
-    every = {
-        "cifar": _Part(partial(check_cifar, cifar), partial(_run_cifar, cifar, plan, where, threads)),
-        "coco": _Part(partial(check_coco, coco), partial(_run_coco, coco, rounds)),
-    }
-    chosen = [every[name] for name in dict.fromkeys(parts)]
-    for part in chosen:
-        part.check()
-    if output:
-        check_writable(Path(output))
+    with join_world(options.device) as world:
+        device = world.device
+    chosen = list(dict.fromkeys(options.parts))
+    plans = {name: _plan(options, PARTS[name], device) for name in chosen}
+    threads = torch.get_num_threads() if options.threads is None else options.threads
+    if threads < 1:
+        raise ConfigError(f"threads {threads}: give 1 or more")
+    for name in chosen:
+        PARTS[name].check(getattr(options, name))
+    if options.output:
+        check_writable(Path(options.output))
 
     facts: dict[str, Any] = {
         "command": shlex.join(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     facts |= describe_machine(("torch", "torchvision", "numpy", "pillow"))
-    facts |= {"device": where.type, "threads": threads, "plan": asdict(plan)}
+    facts |= {"device": device.type, "threads": threads}
     reports = []
     with pinned(threads):
-        for part in chosen:
-            report, more = part.run()
-            reports.append(report)
-            facts |= more
+        limits = probe_limits(device)
+        print(_describe(device, threads, limits), flush=True)
+        facts["limits"] = asdict(limits)
+        for name in chosen:
+            part = getattr(options, name)
+            plan = plans[name]
+            facts |= {f"{name}_options": asdict(part), f"{name}_plan": asdict(plan)}
+            print(f"{name}: {plan.rounds} round(s) of {plan.steps} timed step(s) of each way", flush=True)
+            reports.append(PARTS[name].run(part, plan=plan, device=device, threads=threads, limits=limits))
     report = merge(reports)
     print("\n".join(["", format_rows(report.rows), *(f"\n{text}" for text in report.texts)]))
     for message in report.messages:
         print(message)
-    if output:
-        write_json(Path(output), facts | report.to_json())
+    if options.output:
+        write_json(Path(options.output), facts | report.to_json())
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of the benchmark.
-
-    Args:
-        check: refuses what can be refused before anything is measured.
-        run: measures, and gives its report and facts for the JSON file.
-    """
-
-    check: Callable[[], None]
-    run: Callable[[], tuple[PartReport, dict[str, Any]]]
-
-
-def _run_cifar(
-    options: CifarOptions, plan: Plan, device: torch.device, threads: int
-) -> tuple[PartReport, dict[str, Any]]:
-    limits = probe_limits(device)
-    print(_describe(device, threads, plan, limits), flush=True)
-    report = benchmark_cifar(options, plan=plan, device=device, threads=threads, limits=limits)
-    return report, {"limits": asdict(limits), "cifar_options": asdict(options)}
-
-
-def _run_coco(options: CocoOptions, rounds: int) -> tuple[PartReport, dict[str, Any]]:
-    print(f"{options.pictures:,} pictures with 100 detections each, {rounds} round(s) of each way", flush=True)
-    return benchmark_coco(options, rounds=rounds), {"coco_options": asdict(options)}
-
-
-def _chosen(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def _check(plan: Plan, threads: int) -> None:
-    for name, value, least in (
-        ("rounds", plan.rounds, 1),
-        ("steps", plan.steps, 1),
-        ("discard", plan.discard, 0),
-        ("threads", threads, 1),
-    ):
+def _plan(options: BenchmarkOptions, part: Part, device: torch.device) -> Plan:
+    """How much of a part is measured."""
+    steps, discard = (100, 20) if device.type == "cuda" else (part.steps, part.discard)
+    plan = Plan(
+        options.rounds,
+        steps if options.steps is None else options.steps,
+        discard if options.discard is None else options.discard,
+    )
+    for name, value, least in (("rounds", plan.rounds, 1), ("steps", plan.steps, 1), ("discard", plan.discard, 0)):
         if value < least:
             raise ConfigError(f"{name} {value}: give {least} or more")
+    return plan
 
 
-def _describe(device: torch.device, threads: int, plan: Plan, limits: Limits) -> str:
+def part_defaults(given: Namespace) -> dict[str, Any]:
+    """What `--seed` and `--full` make the defaults of the parts' own options: those that are given stay as they are."""
+    gpu = given.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    defaults: dict[str, Any] = {}
+    for name, part in PARTS.items():
+        options = part.full_options(part.options(), device) if given.full else part.options()
+        values = asdict(options)
+        if "seed" in values:
+            values["seed"] = given.seed
+        defaults |= {f"{name}.{key}": value for key, value in values.items()}
+    return defaults
+
+
+def _describe(device: torch.device, threads: int, limits: Limits) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {threads} thread(s)"
     products = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in limits.flops.items())
-    return (
-        f"{name}: matrix products {products}; memory {limits.bandwidth / 1e9:,.1f} GB/s\n"
-        f"{plan.rounds} round(s) of {plan.steps} timed step(s) of each way"
-    )
+    return f"{name}: matrix products {products}; memory {limits.bandwidth / 1e9:,.1f} GB/s"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command `benchmark`."""
-    run_command(benchmark, positional="parts", argv=argv)
+    run_command(BenchmarkOptions, benchmark, positional="parts", defaults=part_defaults, argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Pictures of a detection data set as tensors."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from backbones.data import pictures
+from backbones.data.paths import PackedPaths
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
@@ -25,20 +25,16 @@ class PictureFiles:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        # One string of bytes in an array: touching 100,000 str in a worker process would unshare their memory.
-        encoded = [os.fsencode(path) for path in paths]
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._paths = PackedPaths(paths)
 
     def path(self, index: int) -> str:
         """The file of picture `index`."""
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+        return self._paths[index]
 
     @property
     def paths(self) -> list[str]:
         """All of them."""
-        return [self.path(index) for index in range(len(self._ends))]
+        return [self.path(index) for index in range(len(self._paths))]
 
     def __call__(self, index: int) -> Tensor:
         return read_image(self.path(index))

@@ -103,7 +103,9 @@ class _Picture:
         self.features = detector.features([images[member.trained_view]])
         width, height = self.size[1] / reference[1], self.size[0] / reference[0]
         exact = torch.promote_types(self.features.dtype, torch.float32)
-        self.ratio = self.features.new_tensor([width, height, width, height], dtype=exact)
+        self.ratio = self.features.new_empty(4, dtype=exact)
+        for start, ratio in enumerate((width, height)):  # filled there: numbers from the host would wait for a GPU
+            self.ratio[start::2].fill_(ratio)
         self.pyramid: Pyramid | None = None
         if options.scales:
             here = self.features, self.size

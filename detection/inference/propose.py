@@ -90,7 +90,8 @@ def _propose(
         return make_sample(dataset, index, shorter=viewing["shorter"], longest=viewing["longest"])
 
     indices = range(world.rank, len(dataset), world.size)
-    batches = testing_batches(load, indices, batch_size=1, workers=viewing["workers"], collate=list)
+    on_gpu = world.device.type == "cuda"
+    batches = testing_batches(load, indices, batch_size=1, workers=viewing["workers"], collate=list, pin_memory=on_gpu)
     with progress_bar(
         batches, total=len(indices), unit="picture", description="proposals", shown=world.is_main, stays=False
     ) as bar:

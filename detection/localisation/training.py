@@ -58,7 +58,8 @@ class LocalisationTask:
     def batches(self, load: Callable[[SampleKey], Any], sampler: StepSampler) -> Iterable[Any]:
         """This process's micro-batches, lists of what `load` makes."""
         pin = self.world.device.type == "cuda"
-        return training_batches(load, sampler, workers=self.config.train.workers, collate=list, pin_memory=pin)
+        workers = self.config.train.workers
+        return training_batches(lambda keys: list(map(load, keys)), sampler, workers=workers, pin_memory=pin)
 
     def score(
         self, localiser: Localiser, sizes: tuple[int, int], protocols: Sequence[Protocol], rescoring: Rescoring | None

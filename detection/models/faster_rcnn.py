@@ -1,7 +1,7 @@
 """Faster R-CNN on the networks of the paper (4.3): pictures in, losses or detections out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -122,8 +122,26 @@ class FasterRCNN(nn.Module):
         self.roi_heads = RoIHeads(self.split, num_classes, options=roi)
         for key, values in (("mean", mean), ("std", std)):  # whole numbers too
             self.register_buffer(key, torch.tensor([float(value) for value in values]).view(3, 1, 1))
+        self._pad_to = self.split.stride
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
+
+    def compile_layers(self) -> None:
+        """From now on the shared layers are compiled in training; in evaluation they run as before.
+
+        Pictures of the first size get kernels of their own, those of further ones share kernels for any size.
+        """
+        self._compiled = torch.compile(self.split.shared)
+
+    @property
+    def pad_to(self) -> int:
+        """Sides of the pictures are padded to a multiple of this; to no more than the stride in evaluation."""
+        return self._pad_to if self.training else self.split.stride
+
+    @pad_to.setter
+    def pad_to(self, pixels: int) -> None:
+        self._pad_to = self.split.stride * max(1, -(-pixels // self.split.stride))
 
     def freeze(self, names: Sequence[str]) -> None:
         """Fixes further stages, of "conv1" to "conv5". Raises ConfigError if there is none of that name."""
@@ -193,10 +211,10 @@ class FasterRCNN(nn.Module):
         return losses
 
     def _images_by_size(self, images: Sequence[Tensor]) -> list[list[int]]:
-        """Places of images whose feature maps are of one size."""
+        """Places of images whose feature maps, with their padding, are of one size."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(images):
-            groups.setdefault(tuple(-(-side // self.split.stride) for side in image.shape[1:]), []).append(place)
+            groups.setdefault(tuple(-(-side // self.pad_to) for side in image.shape[1:]), []).append(place)
         return list(groups.values())
 
     def _losses(
@@ -255,15 +273,20 @@ class FasterRCNN(nn.Module):
     def features(self, images: Sequence[Tensor]) -> Tensor:
         """The shared feature map (N, C, H, W) of images (3, h, w) uint8.
 
-        Images are normalised, then padded with zeros on the right and below to a common multiple of the stride.
+        Images are normalised, then padded with zeros on the right and below to a common multiple of `pad_to`, which is
+        the stride unless more was asked for.
         """
-        stride = self.split.stride
-        height, width = (stride * max(-(-image.shape[d] // stride) for image in images) for d in (1, 2))
-        batch = self.mean.new_zeros(len(images), 3, height, width)
-        for padded, image in zip(batch, images, strict=True):
-            image = image.to(batch.device, non_blocking=True).to(batch.dtype)
-            padded[:, : image.shape[1], : image.shape[2]] = (image - self.mean) / self.std
-        return self.split.shared(batch)
+        height, width = (self.pad_to * max(-(-image.shape[d] // self.pad_to) for image in images) for d in (1, 2))
+        # On CPUs PyTorch's backward pass in channels_last has written beyond its memory (maps 4,000 pixels wide).
+        layout = torch.channels_last if self.mean.is_cuda else torch.contiguous_format
+        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=layout)
+        images = [image.to(batch.device, non_blocking=True) for image in images]
+        of_one_size = len({image.shape for image in images}) == 1
+        pieces = [torch.stack(images)] if of_one_size else [image[None] for image in images]
+        for padded, piece in zip(batch.split([len(piece) for piece in pieces]), pieces, strict=True):
+            pixels = piece.to(batch.dtype).sub_(self.mean).div_(self.std)
+            padded[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels
+        return self._compiled(batch) if self._compiled and self.training else self.split.shared(batch)
 
     def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
         """Loads a classifier's weights into the backbone, but for its classifying layer.

@@ -61,6 +61,10 @@ class SplitResNet(SplitBackbone):
         return self.network.stages()["conv5"].modules
 
     def region(self, pooled: Tensor) -> Tensor:
+        # Pooling gives float32 in the usual layout; made once what conv5 and its shortcut both take.
+        if torch.is_autocast_enabled(pooled.device.type) and pooled.dtype == torch.float32:
+            pooled = pooled.to(torch.get_autocast_dtype(pooled.device.type))
+        pooled = pooled.contiguous(memory_format=torch.channels_last)
         return run_stages(self.network, pooled, "conv5", "conv5").mean(dim=(2, 3))
 
 

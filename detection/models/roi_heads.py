@@ -30,6 +30,8 @@ from detection.models.features import SplitBackbone, full_precision
 from detection.models.matching import match, select
 from detection.structures import Size, Target
 
+Pooling = Literal["roi_pool", "roi_align"]
+
 REGRESSION_STD = (0.1, 0.1, 0.2, 0.2)
 """Deltas are predicted in these units, so that they have a variance of about 1 (Faster R-CNN's released settings)."""
 
@@ -58,7 +60,7 @@ class RoIOptions:
         detections_per_image: at most so many, the best ones.
     """
 
-    pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
+    pooling: Pooling = "roi_pool"
     pool_size: int | None = None
     context: bool = False
     rois_per_image: int = 64
@@ -224,4 +226,7 @@ def with_context(own: Tensor, context: Tensor | None) -> Tensor:
 def _whole(features: Tensor, size: Size) -> Tensor:
     """The whole picture as a region (1, 4); float32 at least, since bfloat16 has no 603."""
     exact = torch.promote_types(features.dtype, torch.float32)
-    return torch.tensor([[0, 0, size[1], size[0]]], dtype=exact, device=features.device)
+    whole = features.new_zeros(1, 4, dtype=exact)
+    for corner, side in ((2, size[1]), (3, size[0])):  # filled there: numbers from the host would wait for a GPU
+        whole[:, corner].fill_(side)
+    return whole

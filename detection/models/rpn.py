@@ -13,13 +13,13 @@ Shapes and names:
 Cells that are padding have no anchors, and borders are the picture's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import clip_boxes_to_image, nms
+from torchvision.ops import nms
 
 from backbones.engine.randomness import derive_seed
 from detection.models.anchors import anchor_grid, anchor_shapes
@@ -151,21 +151,38 @@ class RPN(nn.Module):
         Args:
             to_train: as many as a detector is trained on, or as few as it is tested on.
         """
-        return [self._propose(p, size, to_train) for p, size in zip(predictions, sizes, strict=True)]
-
-    def _propose(self, predictions: Predictions, size: Size, to_train: bool) -> Tensor:
         o = self.options
         before, after = (o.pre_nms_train, o.post_nms_train) if to_train else (o.pre_nms_test, o.post_nms_test)
-        scores, index = predictions.logits.topk(min(before, len(predictions.logits)))
-        boxes = decode(predictions.deltas[index], predictions.anchors[index])
+        proposals = []
+        for scores, boxes in self._best_boxes(predictions, sizes, before):
+            # A GPU is waited for here alone, once a picture: how many boxes are left decides about shapes.
+            proposals.append(boxes[nms(boxes, scores, o.nms_iou)[:after]])
+        return proposals
+
+    def _best_boxes(
+        self, predictions: Sequence[Predictions], sizes: Sequence[Size], count: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The scores (k,) and boxes (k, 4), within the picture, of each picture's best anchors, best first."""
+        if len({len(each.logits) for each in predictions}) > 1:
+            for each, size in zip(predictions, sizes, strict=True):
+                yield from self._best_boxes([each], [size], count)
+            return
+        logits, deltas, anchors = (
+            torch.stack([getattr(each, name) for each in predictions]) for name in ("logits", "deltas", "anchors")
+        )
+        scores, index = logits.topk(min(count, logits.shape[1]))
+        deltas, anchors = (each.gather(1, index[:, :, None].expand(-1, -1, 4)) for each in (deltas, anchors))
         # Of a diverging network too: RoI align crashes on boxes that are no numbers, before anyone sees the loss.
-        boxes = clip_boxes_to_image(boxes.nan_to_num(0.0), size)
-        large = ((boxes[:, 2:] - boxes[:, :2]) >= o.min_size).all(dim=1)
-        large |= ~large.any()  # a picture in which no box can be that large keeps the small ones
+        boxes = decode(deltas, anchors).nan_to_num(0.0).clamp_(min=0)
+        for each, (height, width) in zip(boxes, sizes, strict=True):  # a tensor of the sizes would wait for a GPU
+            each[:, 0::2].clamp_(max=width)
+            each[:, 1::2].clamp_(max=height)
+        large = ((boxes[..., 2:] - boxes[..., :2]) >= self.options.min_size).all(dim=2)
+        large |= ~large.any(dim=1, keepdim=True)  # a picture in which no box can be that large keeps the small ones
         # Boxes too small become copies of the best other one: NMS removes them and nobody has to count them.
-        best = large.int().argmax(dim=0, keepdim=True)
-        boxes = torch.where(large[:, None], boxes, boxes[best])
-        return boxes[nms(boxes, scores, o.nms_iou)[:after]]
+        best = large.int().argmax(dim=1)
+        boxes = torch.where(large[..., None], boxes, boxes[torch.arange(len(boxes), device=boxes.device), best, None])
+        yield from zip(scores, boxes, strict=True)
 
     def loss(
         self, predictions: Sequence[Predictions], sizes: Sequence[Size], targets: Sequence[Target], seeds: Sequence[int]

@@ -89,8 +89,10 @@ def test_a_captured_run_is_that_of_single_kernels(root: Path, tmp_path: Path, pr
         {"recompute": 2, "dropout": 0.0},
         {"resident": False},
         {"evaluate_every": 5, "ema_decay": 0.9, "clip_grad_norm": 1.0},
+        {"accumulate": 4},
+        {"accumulate": 4, "resident": False},
     ],
-    ids=["recompute", "loader", "tests on the way"],
+    ids=["recompute", "loader", "tests on the way", "portions", "loaded portions"],
 )
 def test_a_capture_goes_with_the_rest(root: Path, tmp_path: Path, how: dict[str, Any]) -> None:
     for name, capture in (("plain", False), ("captured", True)):
@@ -129,7 +131,23 @@ def test_a_run_cut_at_any_checkpoint_resumes_to_the_same_bits(
 
 
 @pytest.mark.parametrize("capture", [False, True])
-@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.9, "clip_grad_norm": 1.0}], ids=["plain", "average and clipping"])
+def test_batches_copied_ahead_are_those_copied_at_once(
+    root: Path, tmp_path: Path, capture: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: memory that is taken again too early, or read too soon, would show."""
+    how: dict[str, Any] = {"options": {"deterministic": True}, "resident": False, "capture": capture, "workers": 2}
+    train(root, tmp_path / "ahead", **how)
+    monkeypatch.setattr(loop, "prefetch", lambda batches, device: iter(batches))
+    train(root, tmp_path / "at once", **how)
+    assert losses(tmp_path / "ahead") == losses(tmp_path / "at once")
+
+
+@pytest.mark.parametrize("capture", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"ema_decay": 0.9, "clip_grad_norm": 1.0}, {"resident": False}, {"accumulate": 2, "resident": False}],
+    ids=["plain", "average and clipping", "copied ahead", "portions copied ahead"],
+)
 def test_the_loop_waits_for_the_gpu_only_where_it_logs(
     root: Path, tmp_path: Path, capture: bool, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

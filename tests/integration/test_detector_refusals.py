@@ -50,7 +50,6 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--train.batch_size", "3", "--train.accumulate", "2"], ["train.batch_size"]),
         (["--train.stepz", "3"], ["stepz"]),
         (["--train.capture", "true"], ["train.capture", "detectors"]),
-        (["--train.compile", "true"], ["train.compile", "detectors"]),
         (["--schedule.warmup", "error", "--schedule.warmup_steps", "0"], ["schedule.warmup error"]),
         (["--device", "tpu"], ["device"]),
         (["--output", "/dev/null"], ["/dev/null"]),

@@ -10,12 +10,14 @@ import torch
 from commands import metrics, pretrain, record
 
 from backbones.config import ClassificationData
+from backbones.data.batches import Batch, pixel_loader
 from backbones.data.readers import read_split
 from backbones.data.sampler import SampleKey
 from backbones.data.statistics import compute_statistics, save_statistics, statistics_path
+from backbones.data.transforms import NamedTransforms
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint
 from backbones.evaluate import error_rates
-from backbones.inputs import Batch, input_maker, sample_loader
+from backbones.inputs import augmentation, input_maker
 from backbones.scores import class_scores
 from backbones.train import main
 from backbones.weights import WeightsMetadata, load_classifier, load_weights
@@ -103,17 +105,20 @@ def test_colours_vary_along_the_components_on_the_device(pictures: Path) -> None
     found = compute_statistics(dataset, size=36, shorter=None, workers=0, progress=False)
     data = ClassificationData(root=str(pictures), input_size=36, augmentation="none", color="pca")
     data.augmentation = "pad_crop_flip"
-    load = sample_loader(dataset, data, found)
-    shifts = np.stack([load(SampleKey(0, seed))[2].numpy() for seed in range(3000)])
+    no_transforms = NamedTransforms([], 36)
+    load = pixel_loader(dataset, augmentation(data), no_transforms, found.color_directions, size=36)
+    shifts = load([SampleKey(0, seed) for seed in range(3000)]).color_shifts.numpy()
     draws = shifts @ np.linalg.inv(found.color_directions).T
     np.testing.assert_allclose(draws.mean(0), 0, atol=0.01)
     np.testing.assert_allclose(np.cov(draws.T), 0.01 * np.eye(3), atol=0.001)  # a deviation of 0.1, independent
-    assert np.array_equal(load(SampleKey(0, 7))[2], load(SampleKey(0, 7))[2])
+    assert np.array_equal(load([SampleKey(0, 7)]).color_shifts[0], shifts[7])
     # On the device: pixel + shift, less the mean, over the deviation.
     metadata = WeightsMetadata("classification", "resnet18", {}, [], [10.0, 20.0, 30.0], [2.0, 4.0, 5.0], 4)
     images = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
     shift = torch.tensor([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]])
-    result, _ = input_maker(metadata, torch.device("cpu"), torch.float64)(Batch(images, torch.zeros(2), shift))
+    batch = Batch(images, torch.tensor([False, True]), torch.zeros(2), shift)
+    result, _ = input_maker(metadata, torch.device("cpu"), torch.float64)(batch)
+    result[1] = result[1].flip(2)  # the mirror image was shown
     for b, c, y, x in np.ndindex(2, 3, 4, 4):
         expected = (float(images[b, y, x, c]) + float(shift[b, c]) - metadata.mean[c]) / metadata.std[c]
         assert float(result[b, c, y, x]) == pytest.approx(expected)

@@ -1,10 +1,6 @@
 """The benchmark: its arithmetic by hand, that both loops train, and the command on a tiny setting. No test times."""
 
-import json
 import math
-import pickle
-import runpy
-import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones import get_model
-from backbones.benchmark import cifar_part
 from backbones.benchmark.cifar import random_pictures, steps_until_paid
 from backbones.benchmark.curve import milestones
 from backbones.benchmark.floor import StepCost, cifar_complexity, clock, floor_seconds, step_cost
@@ -23,14 +18,12 @@ from backbones.benchmark.jobs import rates_side_by_side, together
 from backbones.benchmark.limits import copy_rate, matrix_product_rate, probe_limits
 from backbones.benchmark.measure import Plan, Segment, interleave, pinned, ratios, spread
 from backbones.benchmark.memory import with_peak_memory
-from backbones.benchmark.our_cifar import VARIANTS, OurTraining, Variant, resident_input
+from backbones.benchmark.our_cifar import OurTraining, Variant, resident_input
 from backbones.benchmark.plain_cifar import MEAN, STD, PlainTraining
 from backbones.benchmark.report import Row, format_rows
 from backbones.benchmark.targets import TABLE_6, predict
 from backbones.data.datasets import ClassificationDataset
 from backbones.errors import UserError
-from detection.benchmark import command
-from detection.benchmark.command import main
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -281,137 +274,3 @@ def test_jobs_side_by_side_add_up_and_failures_are_told() -> None:
         side_by_side((-1,), jobs=2, plan=Plan(1, 1, 0))
     # 5 items in 0..2 and 5 in 1..5 are 10 in 5 seconds.
     assert together([(5, 0.0, 2.0), (5, 1.0, 5.0)]) == 2
-
-
-# The command
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options of a run of a second or two."""
-    monkeypatch.setattr(cifar_part, "PICTURES", 128)
-    monkeypatch.setattr(command, "probe_limits", partial(probe_limits, side=32, megabytes=1))
-    plan = ["--rounds", "2", "--steps", "1", "--discard", "0", "--batch_size", "4", "--threads", "1"]
-    return ["cifar", "--device", "cpu", "--nets", "cifar_resnet8", *plan]
-
-
-@pytest.fixture
-def cifar_root(tmp_path: Path) -> Path:
-    folder = tmp_path / "data" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
-        batch = {
-            b"data": rng.integers(256, size=(4, 3072), dtype=np.uint8),
-            b"labels": rng.integers(10, size=4).tolist(),
-        }
-        (folder / name).write_bytes(pickle.dumps(batch))
-    return folder.parent
-
-
-def test_the_command(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
-    output = tmp_path / "new" / "benchmark.json"
-    main([*tiny, "--variants", "fp32", "bf16", "fp32-captured", "--output", str(output)])
-    assert torch.get_num_threads() == threads
-    found = json.loads(output.read_text())
-    assert [(row["part"], row["name"]) for row in found["rows"]] == [
-        ("cifar", "cifar_resnet8 fp32"),
-        ("cifar", "cifar_resnet8 bf16"),
-    ]
-    for row in found["rows"]:
-        low, high = row["ratio_quartiles"]
-        assert 0 < low <= row["ratio"] <= high
-        assert row["unit"] == "images/s"
-        assert row["step_seconds"] == pytest.approx(4 / row["ours"])
-        assert row["share_of_limit"] == pytest.approx(row["floor_seconds"] / row["step_seconds"])
-        assert {"ours_memory", "reference_memory", "ours_quartiles", "reference_quartiles"} <= set(row)
-    assert found["rows"][0]["reference"] == found["rows"][1]["reference"]  # the same segments
-    assert {"hardware", "versions", "git_commit", "threads", "limits", "plan", "predictions"} <= set(found)
-    assert (found["threads"], found["plan"]) == (1, {"rounds": 2, "steps": 1, "discard": 0})
-    assert "fp32-captured: left out: CUDA graphs need a GPU" in found["messages"][0]
-    text = capsys.readouterr().out
-    assert "64,000 iterations take" in text
-    assert "Predicted, not measured" in text
-    assert found["messages"][0] in text
-
-
-def test_both_ways_learn_from_real_files(
-    tiny: list[str], cifar_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "benchmark.json"
-    main(
-        [*tiny, "--variants", "fp32", "--root", str(cifar_root), "--curve", "4", "--seed", "3", "--output", str(output)]
-    )
-    curves = json.loads(output.read_text())["error_curves"]
-    assert (curves["name"], curves["seed"], curves["steps"]) == ("cifar_resnet8", 3, [1, 2, 3, 4])
-    for errors in (curves["ours"], curves["reference"]):
-        assert all(error in (0, 25, 50, 75, 100) for error in errors)
-    assert "both of seed 3" in capsys.readouterr().out
-
-
-def test_compiled_by_default_is_the_first_network_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar_part, "why_not_compiled", lambda device: None)
-    choose = partial(cifar_part.choose_variants, device=CPU)
-
-    def names(full: bool, first: bool) -> list[str]:
-        return [v.name for v in choose(cifar_part.CifarOptions(full=full), first=first, messages=[])]
-
-    every = ["fp32", "fp32-compiled", "bf16", "bf16-compiled"]
-    assert names(full=False, first=True) == names(full=True, first=False) == every
-    assert names(full=False, first=False) == ["fp32", "bf16"]
-    monkeypatch.setattr(cifar_part, "why_not_compiled", lambda device: "no compiler")
-    messages: list[str] = []
-    assert len(choose(cifar_part.CifarOptions(), first=True, messages=messages)) == 2
-    assert messages == ["fp32-compiled: left out: no compiler", "bf16-compiled: left out: no compiler"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "parts"),
-        ("trains", "trains"),
-        ("cifar --nets resnet50", "nets: resnet50 is no network for CIFAR-10"),
-        ("cifar --nets cifar_resnet9", "6n+2"),
-        ("cifar --nets cifar_resnet8 cifar_resnet8", "name each once"),
-        ("cifar --nets", "nets: name one or more"),
-        ("cifar --variants fast", "fast"),
-        ("cifar --variants fp32-captured --device cpu", "variants: none of them runs here"),
-        ("cifar --jobs 0", "jobs [0]"),
-        ("cifar --curve 10", "curve: needs real pictures"),
-        ("cifar --curve -1", "curve -1"),
-        ("cifar --batch_size 1", "batch_size 1"),
-        ("cifar --batch_size 129", "batch_size 129"),
-        ("cifar --rounds 0", "rounds 0"),
-        ("cifar --steps 0", "steps 0"),
-        ("cifar --discard -1", "discard -1"),
-        ("cifar --threads 0", "threads 0"),
-        ("cifar --root /nowhere --device cpu", "/nowhere"),
-        ("cifar --output /", "/: is a folder"),
-    ],
-)
-def test_errors_are_one_line(arguments: str, message: str, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments.split())
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert message in error
-
-
-def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit) as exit_:
-        main(["cifar"])
-    assert exit_.value.code == 2
-    assert "without torchrun" in capsys.readouterr().err
-
-
-def test_every_variant_can_be_named() -> None:
-    assert set(VARIANTS) == set(command.VariantName.__args__)  # type: ignore[attr-defined]
-
-
-def test_the_tool_and_its_script() -> None:
-    assert runpy.run_path(str(ROOT / "tools" / "benchmark.py"))["main"] is main
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["resnet-benchmark"] == "detection.benchmark.command:main"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from detection.benchmark import coco_part, coco_ways
 from detection.benchmark.coco_files import write_coco_files
 from detection.benchmark.coco_part import compare_numbers
 from detection.benchmark.command import main
+from detection.benchmark.parts import PARTS
 from detection.data.coco import read_coco
 from detection.evaluate.files import read_coco_results
 
@@ -85,7 +87,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(coco_part, "in_a_process", here)
     monkeypatch.setattr("gc.collect", lambda: 0)  # a sixth of a second each, of what other tests have left
     output = tmp_path / "new" / "benchmark.json"
-    main(["coco", "--pictures", "20", "--rounds", "2", "--threads", "1", "--seed", "3", "--output", str(output)])
+    main(["coco", "--coco.pictures", "20", "--rounds", "2", "--threads", "1", "--seed", "3", "--output", str(output)])
     written = json.loads(output.read_text())
     assert [row["name"] for row in written["rows"]] == ["20 pictures / pycocotools", "20 pictures / faster-coco-eval"]
     for row in written["rows"]:
@@ -94,7 +96,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert (row["ours_memory"], row["reference_memory"]) == (2**20, 2**20)
     assert [row["greatest_difference"] for row in written["rows"]] == [0, pytest.approx(0.01)]
     assert written["coco_options"] == {"pictures": 20, "seed": 3}
-    assert "limits" not in written  # of the machine's arithmetic: not about this part
     printed = capsys.readouterr().out
     assert "20 pictures / pycocotools: the 12 numbers are equal" in printed
     assert "20 pictures / faster-coco-eval: NOT EQUAL: AP50 " in printed
@@ -107,8 +108,8 @@ def test_full_is_the_size_of_val2017(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(options.pictures)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detection.benchmark.command.check_coco", stop)
-    for arguments in ([], ["--full"], ["--full", "--pictures", "7"]):
+    monkeypatch.setitem(PARTS, "coco", replace(PARTS["coco"], check=stop))
+    for arguments in ([], ["--full"], ["--full", "--coco.pictures", "7"]):
         with pytest.raises(SystemExit):
             main(["coco", *arguments])
     assert seen == [1000, 5000, 7]
@@ -121,7 +122,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         assert exit_.value.code == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
-    assert "pictures 0: give 1" in refusal("--pictures", "0")
+    assert "pictures 0: give 1" in refusal("--coco.pictures", "0")
     assert "rounds 0: give 1" in refusal("--rounds", "0")
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "coco" in name else find(name))

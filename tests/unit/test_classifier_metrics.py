@@ -1,5 +1,8 @@
 """Error rates, crops, scales and ensembles, against explicit loops."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +18,7 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.engine.distributed import World
 from backbones.errors import ConfigError, DataError
 from backbones.models import StagedNetwork, get_model
-from backbones.scores import class_scores, normalize, paper_scales
+from backbones.scores import class_scores, normalize, paper_scales, summed_scores
 from backbones.weights import WeightsMetadata
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -154,6 +157,26 @@ def test_each_network_of_an_ensemble_sees_pictures_its_own_way(protocol: str) ->
     scores = sum(class_scores(*member, pictures, protocol, range(15), **options) for member in (first, second))
     results = evaluate.test_classifiers([first, second], pictures, [protocol], world=ALONE, batch_size=3, workers=0)
     assert results == {protocol: slow_error_rates(scores.numpy(), pictures.labels)}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_picture_is_decoded_once_for_all_networks_that_see_the_same_of_it(protocol: str) -> None:
+    """Sizes interleaved; the sums have the same bits as those of networks one by one."""
+    networks = [network(1), network(2, input_size=17), network(3), network(4, mean=[90.0] * 3)]
+    pictures, decoded = dataset(SIZES), Counter()
+
+    def decode(index: int) -> Image.Image:
+        decoded[index] += 1
+        return pictures.picture(index)
+
+    options = {"device": torch.device("cpu"), "batch_size": 2, "workers": 0}
+    alone = [class_scores(*each, pictures, protocol, range(5), **options) for each in networks]
+    together = summed_scores(networks, replace(pictures, picture=decode), protocol, range(5), **options)
+    assert decoded == dict.fromkeys(range(5), 2)
+    expected = torch.zeros(5, 7, dtype=torch.float64)
+    for member in (0, 2, 3, 1):
+        expected += alone[member]
+    assert torch.equal(together, expected)
 
 
 def test_scales_below_a_network_s_crops_are_refused() -> None:

@@ -10,13 +10,15 @@ from PIL import Image
 from torch import nn
 
 from backbones.config import ClassificationData
-from backbones.data.augment import Flip, PadCropFlip, RandomResizedCrop, ScaleCropFlip
+from backbones.data.augment import PadCropFlip, RandomResizedCrop, ScaleCropFlip, Whole
+from backbones.data.batches import pixel_loader
+from backbones.data.cut import cut_picture
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.sampler import SampleKey
 from backbones.data.transforms import NamedTransforms
 from backbones.engine.randomness import derive_seed
 from backbones.errors import DataError
-from backbones.inputs import sample_loader, training_statistics
+from backbones.inputs import augmentation, mirror_some, training_statistics
 from backbones.models import get_model
 from backbones.train import classification_loss
 
@@ -31,20 +33,22 @@ SIZES = {"scale_range": (26, 40), "area_range": (0.3, 0.9), "padding": 3, "input
         ("scale_crop_flip", ScaleCropFlip(24, 26, 40)),
         ("random_resized_crop", RandomResizedCrop(24, 0.3, 0.9)),
         ("pad_crop_flip", PadCropFlip(24, 3)),
-        ("flip", Flip()),
-        ("none", lambda picture, rng: np.asarray(picture)),
+        ("flip", Whole(flip=True)),
+        ("none", Whole(flip=False)),
     ],
 )
 @pytest.mark.parametrize("transforms", [[], [{"name": "RandomRotation", "degrees": 40}]], ids=["", "rotated"])
 def test_a_sample_is_what_its_augmentations_make(name: Any, expected: Any, transforms: list[dict[str, Any]]) -> None:
-    load = sample_loader(DATASET, ClassificationData(augmentation=name, transforms=transforms, **SIZES), None)
-    for seed in range(5):
-        pixels, label, shift = load(SampleKey(0, seed))
-        by_hand = expected(PICTURE, np.random.default_rng(seed))
-        by_hand = NamedTransforms(transforms, 24)(by_hand, derive_seed(seed, 1))
+    augment = augmentation(ClassificationData(augmentation=name, **SIZES))
+    transform = NamedTransforms(transforms, 24)
+    batch = pixel_loader(DATASET, augment, transform, None, size=24)([SampleKey(0, seed) for seed in range(5)])
+    for seed, pixels in enumerate(mirror_some(batch.images, batch.mirrored)):
+        by_hand, cut = cut_picture(PICTURE, expected, np.random.default_rng(seed))
+        by_hand = by_hand[:, ::-1] if cut.mirrored else by_hand
+        by_hand = transform(by_hand, derive_seed(seed, 1)) if transforms else by_hand
         assert np.array_equal(pixels.numpy(), by_hand)
-        assert label == 1
-        assert not shift.any()
+    assert batch.labels.tolist() == [1] * 5
+    assert not batch.color_shifts.any()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])

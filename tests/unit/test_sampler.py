@@ -127,20 +127,18 @@ def test_order_and_seeds_leave_the_global_generator_alone() -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
     batches = training_batches(
-        lambda key: key.index, Order(9, 8, 2, 0).sampler(), workers=0, collate=list, pin_memory=False
+        lambda keys: [key.index for key in keys], Order(9, 8, 2, 0).sampler(), workers=0, pin_memory=False
     )
     assert len(list(batches)) == 2
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_workers_change_nothing() -> None:
-    def load(key: SampleKey) -> tuple[int, float]:
-        return key.index, float(np.random.default_rng(key.seed).random())
+    def load(keys: list[SampleKey]) -> list[tuple[int, float]]:
+        return [(key.index, float(np.random.default_rng(key.seed).random())) for key in keys]
 
     sampler = Order(11, 8, 4, 3).sampler(accumulate=2)
-    alone, helped = (
-        list(training_batches(load, sampler, workers=workers, collate=list, pin_memory=False)) for workers in (0, 2)
-    )
+    alone, helped = (list(training_batches(load, sampler, workers=workers, pin_memory=False)) for workers in (0, 2))
     assert alone == helped
     assert len(alone) == 8
 

@@ -111,7 +111,7 @@ def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return [*step.model.state_dict().values(), *momenta]
 
     def again() -> None:
-        for name, value in captured[0]._step(iter([captured[0]._batch])).items():
+        for name, value in captured[0]._step(iter(captured[0]._portions)).items():
             captured[0]._values[name].copy_(value)
 
     original = CapturedStep.__init__
@@ -157,6 +157,24 @@ def test_a_captured_step_leaves_what_a_plain_one_leaves() -> None:
 
 
 @pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_all_portions_of_a_batch_are_in_the_graph() -> None:
+    plain, captured = make_step(network(), accumulate=2), make_step(network(), accumulate=2)
+    take_step = CapturedStep(captured, captured.model)
+    for start in (0, 2, 1):
+        for one in (plain, captured):
+            set_rate(one.optimizer, 0.1 / (start + 1))
+        torch.manual_seed(start)
+        expected = plain(iter(BATCHES[start:]))
+        torch.manual_seed(start)
+        rest = iter(BATCHES[start:])
+        values = take_step(rest)
+        assert {name: float(value) for name, value in values.items()} == {n: float(v) for n, v in expected.items()}
+        assert len(list(rest)) == len(BATCHES) - start - 2  # it took its portions and no more
+    for found, wanted in zip(captured.model.state_dict().values(), plain.model.state_dict().values(), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
 def test_a_captured_run_resumes_to_the_same_bits() -> None:
     whole, first, second = (make_step(network()) for _ in range(3))
     expected = trained(CapturedStep(whole, whole.model), whole)
@@ -174,10 +192,9 @@ def test_a_captured_run_resumes_to_the_same_bits() -> None:
 
 def test_where_a_step_can_t_be_captured_the_reason_is_given() -> None:
     gpu = torch.device("cuda")
-    assert why_not_captured(gpu, 1, 1) is None
-    assert "need a GPU" in str(why_not_captured(CPU, 1, 1))
-    assert "2 processes" in str(why_not_captured(gpu, 2, 1))
-    assert "train.accumulate 2" in str(why_not_captured(gpu, 1, 2))
+    assert why_not_captured(gpu, 1) is None
+    assert "need a GPU" in str(why_not_captured(CPU, 1))
+    assert "2 processes" in str(why_not_captured(gpu, 2))
 
 
 def test_where_nothing_can_be_compiled_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from backbones.data.datasets import ClassificationDataset
+from backbones.data.pictures import decode_image
 from backbones.data.shards.cache import ShardCache
-from backbones.data.shards.decoding import decode_picture
 from backbones.data.shards.index import INDEX, LARGEST_INDEX, ShardIndex, parse_index, shard_name
 from backbones.data.shards.storage import is_url, join, read_small_file
 from backbones.errors import ConfigError, DataError
@@ -125,7 +125,7 @@ def read_shards(
     return ClassificationDataset(
         names,
         labels,
-        picture=lambda number: decode_picture(shards.read(number), shards.name, number),
+        picture=lambda number: decode_image(shards.read(number), shards.name(number)),
         name=shards.name,
         identity=f"shards {split} {index.digest()}",
         encoded=shards.read,
