@@ -72,8 +72,10 @@ class ClassificationData:
     """Labelled pictures, and how they are cut.
 
     Args:
-        name: folder (`<root>/<split>/<class>/*.JPEG`), cifar10 (`<root>/cifar-10-batches-py`) or the built-in shapes.
-        root: the folder of the data; shapes need none.
+        name: folder (`<root>/<split>/<class>/*.JPEG`), shards (`<root>/<split>/shard-*.tar`, of `prepare_data.py
+            shards`), cifar10 (`<root>/cifar-10-batches-py`) or the built-in shapes.
+        root: the folder of the data; shapes need none. Of shards also a URL (s3://bucket/imagenet; s3 needs s3fs
+            installed, gs gcsfs, http aiohttp).
         train_split: trained on; of CIFAR-10 train, or train45k (4.2: the rest, val5k, is what the paper chose its
             schedule on).
         test_split: tested on.
@@ -96,11 +98,18 @@ class ClassificationData:
         mean: three numbers in 0..255, or "pixel" or "channel": that of the training set (of folders from the file that
             `prepare_data.py statistics` leaves); null is that of the given weights, or else ImageNet's.
         std: what channels are divided by; the paper divides by nothing: [1, 1, 1]; null as for the mean.
+        cache: a folder on a local disk, which all processes of a machine share, that shards are fetched to whole
+            before they are read; those behind a URL need it, those of a network file system may gain by it.
+        cache_gigabytes: how much of shards may lie there; those not opened for the longest time leave. Those that are
+            being fetched, or are still open, come on top.
+        shard_streams: shards are read as so many streams, each by one process: at best a multiple of the processes
+            times train.accumulate. The order depends on it, not on the processes.
+        shard_window: over how many shards of a stream pictures are shuffled.
         train_size: how many training pictures the built-in shapes draw.
         test_size: how many test pictures they draw.
     """
 
-    name: Literal["folder", "cifar10", "shapes"] = "folder"
+    name: Literal["folder", "shards", "cifar10", "shapes"] = "folder"
     root: str | None = None
     official: bool = False
     resident: bool = False
@@ -117,6 +126,10 @@ class ClassificationData:
     padding: int = 4
     mean: Literal["pixel", "channel"] | list[float] | None = None
     std: list[float] | None = None
+    cache: str | None = None
+    cache_gigabytes: float = 200.0
+    shard_streams: int = 8
+    shard_window: int = 8
     train_size: int = 20000
     test_size: int = 1000
 
@@ -222,6 +235,9 @@ def check_data(data: ClassificationData) -> None:
         raise ConfigError("data.test_split val5k: is a part of train; set data.train_split train45k")
     if data.padding < 0:
         raise ConfigError(f"data.padding {data.padding}: give 0 or more")
+    for key in ("shard_streams", "shard_window"):
+        if getattr(data, key) < 1:
+            raise ConfigError(f"data.{key} {getattr(data, key)}: give 1 or more")
     if isinstance(data.mean, list) and not (len(data.mean) == 3 and all(map(math.isfinite, data.mean))):
         raise ConfigError(f"data.mean {data.mean}: give three numbers")
     if data.std is not None and not (len(data.std) == 3 and all(0 < value < math.inf for value in data.std)):

@@ -103,7 +103,7 @@ class EvaluateConfig:
 
     Args:
         model: run folders or weights.safetensors files; several make an ensemble.
-        data: the pictures; only name, root, official, test_split and test_size count.
+        data: the pictures; only name, root, official, test_split, test_size and cache count.
         protocol: how each picture is shown to the network.
         scales: for multiscale, the picture's shorter sides in pixels; by default the paper's 224, 256, 384, 480 and
             640, for networks of smaller pictures in proportion.
@@ -154,6 +154,8 @@ def evaluate_classifier(config: EvaluateConfig) -> None:
             first.input_size,
             data.test_size,
             official=data.official,
+            cache=data.cache,
+            cache_gigabytes=data.cache_gigabytes,
         )
         results = test_classifiers(
             [(network.to(world.device, parameter_dtype(config.precision)), metadata) for network, metadata in models],

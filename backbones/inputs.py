@@ -1,8 +1,10 @@
 """From the configuration to a network's input: which pictures, how they are varied, and what happens on the device."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from backbones.data.loader import training_batches
 from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.data.resident import ResidentPictures, resident_batches
 from backbones.data.sampler import StepSampler
+from backbones.data.shards.storage import copy_file, is_url, join
 from backbones.data.statistics import PixelStatistics, compute_statistics, load_statistics, statistics_path
 from backbones.data.transforms import NamedTransforms
 from backbones.errors import ConfigError, DataError
@@ -155,11 +158,12 @@ def training_statistics(
     """The training set's, where the configuration wants them: from its file for folders, computed for small sets."""
     if not (isinstance(data.mean, str) or data.color == "pca"):
         return None
-    if data.name != "folder":
+    if data.name not in ("folder", "shards"):
         return compute_statistics(train_set, size=data.input_size, shorter=data.test_resize, workers=0, progress=shown)
-    path = statistics_path(str(data.root), data.input_size)
+    path = _statistics_file(data)
+    name = "" if data.name == "folder" else f"--name {data.name} "
     command = (
-        f"python tools/prepare_data.py statistics --root {data.root} --split {data.train_split} "
+        f"python tools/prepare_data.py statistics {name}--root {data.root} --split {data.train_split} "
         f"--input_size {data.input_size} --resize {'null' if data.test_resize is None else data.test_resize}"
     )
     if not path.is_file():
@@ -173,6 +177,19 @@ def training_statistics(
             f"{path}: is of other pictures than {data.train_split} holds now; make it anew with {command} --overwrite"
         )
     return statistics
+
+
+def _statistics_file(data: ClassificationData) -> Path:
+    """Beside the pictures; of shards behind a URL a copy in the cache."""
+    root = str(data.root)
+    if not is_url(root):
+        return statistics_path(root, data.input_size)
+    place = join(root, statistics_path("", data.input_size).name)
+    path = Path(str(data.cache)) / f"statistics_{hashlib.sha256(place.encode()).hexdigest()[:16]}.safetensors"
+    own = path.with_suffix(f".{os.getpid()}")  # all processes of a machine come here at once
+    copy_file(place, own)
+    os.replace(own, path)
+    return path
 
 
 def input_fingerprint(dataset: ClassificationDataset, statistics: PixelStatistics | None, mean: list, std: list) -> str:

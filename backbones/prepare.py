@@ -1,4 +1,4 @@
-"""Those of the commands of `prepare_data` that classification needs: ImageNet from its archives, and statistics."""
+"""Those of the commands of `prepare_data` that classification needs: ImageNet from its archives, statistics, shards."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from backbones.data.folder import read_folder
 from backbones.data.ground_truth import read_ground_truth
 from backbones.data.imagenet import (
     OFFICIAL,
@@ -16,6 +17,10 @@ from backbones.data.imagenet import (
     prepare_validation,
 )
 from backbones.data.readers import read_split
+from backbones.data.shards.index import INDEX, ShardIndex
+from backbones.data.shards.packing import pack, remove_shards
+from backbones.data.shards.storage import is_url
+from backbones.data.shards.verifying import verify_split
 from backbones.data.statistics import PixelStatistics, compute_statistics, save_statistics, statistics_path
 from backbones.data.unpacking import describe_size
 from backbones.errors import ConfigError, DataError
@@ -86,9 +91,75 @@ def _summary(output: Path, splits: list[PreparedSplit]) -> str:
     return "\n".join([format_table(rows, texts=1, bars=False), *notes])
 
 
+def shards(
+    root: str,
+    output: str,
+    split: str = "train",
+    megabytes: int = 128,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Packs class folders into a few large files, for network file systems, object storage and many machines.
+
+    Writes <output>/<split>/shard-000000.tar, ... (tar files as WebDataset lays them out, pictures byte for byte,
+    shuffled once) and index.safetensors, for training with --data.name shards --data.root <output>. A run that was
+    stopped goes on when it is started again. Example:
+    python tools/prepare_data.py shards --root imagenet --split train --output imagenet-shards
+
+    Args:
+        root: the folder of the data, <root>/<split>/<class>/*.JPEG.
+        output: the folder to make, or to go on with.
+        split: which one to pack.
+        megabytes: of a shard, about; all have as many pictures.
+        seed: of the shuffle.
+        overwrite: replace the shards that are there.
+    """
+    if megabytes < 1 or seed < 0:
+        raise ConfigError(f"megabytes {megabytes}, seed {seed}: give 1 or more, and 0 or more")
+    folder = Path(output) / split
+    if overwrite:
+        remove_shards(folder)
+    elif (folder / INDEX).exists():
+        raise DataError(f"{folder / INDEX}: is there already; replace the shards with --overwrite")
+    dataset = read_folder(root, split)
+    index = pack(dataset, Path(root) / split, folder, shard_size=megabytes * 10**6, seed=seed)
+    print(f"{folder}\n{_describe_shards(index, split)}")
+    print(f"Next: python tools/prepare_data.py verify_shards --root {output} --split {split}")
+
+
+def verify_shards(root: str, split: str = "train") -> None:
+    """Reads shards whole and compares each with its digest (SHA-256) in the index, as after a copy.
+
+    Example: python tools/prepare_data.py verify_shards --root imagenet-shards --split train
+
+    Args:
+        root: the folder of the shards, or its URL.
+        split: which one to verify.
+    """
+    index = verify_split(root, split)
+    print(f"{_describe_shards(index, split)}\nAll are as they were written.")
+
+
+def _describe_shards(index: ShardIndex, split: str) -> str:
+    sizes, counts = index.shard_sizes, index.pictures_by_shard
+    rows = [
+        ["split", "pictures", "classes", "shards", "pictures each", "size", "largest"],
+        [
+            split,
+            f"{len(index):,}",
+            f"{len(index.class_names):,}",
+            f"{len(sizes):,}",
+            f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}-{counts.max()}",
+            describe_size(int(sizes.sum())),
+            describe_size(int(sizes.max())),
+        ],
+    ]
+    return format_table(rows, texts=1, bars=False)
+
+
 def statistics(
     root: str,
-    name: Literal["folder", "cifar10"] = "folder",
+    name: Literal["folder", "shards", "cifar10"] = "folder",
     split: str = "train",
     input_size: int = 224,
     resize: int | None = 256,
@@ -97,14 +168,14 @@ def statistics(
 ) -> None:
     """Measures the mean picture and the colours of a training set, as the paper's training wants them (Section 3.4).
 
-    Prints them, and writes <root>/statistics_<input_size>.safetensors, which training on class folders reads when it
-    has --data.mean pixel or --data.color pca. (On CIFAR-10 training measures them itself, so nothing is written.)
+    Prints them, and writes <root>/statistics_<input_size>.safetensors, which training on class folders or shards reads
+    when it has --data.mean pixel or --data.color pca. (On CIFAR-10 training measures them itself: nothing is written.)
     Example: python tools/prepare_data.py statistics --root imagenet
 
     Args:
-        root: the folder of the data.
-        name: folder (<root>/<split>/<class>/*.JPEG) or cifar10 (<root>/cifar-10-batches-py; add --input_size 32
-            --resize null).
+        root: the folder of the data (for shards behind a URL measure a copy on disk, and put the file beside them).
+        name: folder (<root>/<split>/<class>/*.JPEG), shards (<root>/<split>/shard-*.tar) or cifar10
+            (<root>/cifar-10-batches-py; add --input_size 32 --resize null).
         split: the split that is trained on.
         input_size: side of the centre crops in pixels; that of training (data.input_size).
         resize: shorter side before cropping (data.test_resize); null leaves pictures as they are.
@@ -118,13 +189,15 @@ def statistics(
             f"input_size {input_size}, resize {resize}, workers {workers}: give 1 or more, input_size or more, and "
             "0 or more"
         )
+    if is_url(root):
+        raise ConfigError(f"root {root}: measure a copy of the shards on disk, and put the file that this writes there")
     dataset = read_split(name, root, split, None, input_size, 0)
     path = statistics_path(root, input_size)
-    if name == "folder" and path.exists() and not overwrite:
+    if name != "cifar10" and path.exists() and not overwrite:
         raise DataError(f"{path}: is there already; replace it with --overwrite")
     found = compute_statistics(dataset, size=input_size, shorter=resize, workers=workers)
     print(_describe(found, split))
-    if name == "folder":
+    if name != "cifar10":
         save_statistics(path, found)
         print(f"written to {path}")
 
@@ -154,4 +227,9 @@ def _row(name: str, values: np.ndarray, digits: int = 1) -> str:
     return f"{name:<24}" + "".join(f"{value:>10.{digits}f}" for value in values)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"imagenet": imagenet, "statistics": statistics}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "imagenet": imagenet,
+    "statistics": statistics,
+    "shards": shards,
+    "verify_shards": verify_shards,
+}

@@ -1,6 +1,7 @@
 """Training classifiers. Also the command `pretrain`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from backbones.config import ClassificationData, PretrainConfig, Protocol, check
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.data.sampler import StepSampler
+from backbones.data.shards.order import shard_order
 from backbones.engine.acceleration import autocast, parameter_dtype
 from backbones.engine.batch_norm import average_batch_norm
 from backbones.engine.distributed import World, join_world
@@ -107,17 +109,42 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             name_sample=train_set.name,
             watch="top1_error",
             official_data=train_set.official,
-            finish=lambda: _use_exact_batch_norm(config, world, model, metadata, len(train_set), source),
+            order=_order(config, train_set, config.seed),
+            finish=lambda: _use_exact_batch_norm(config, world, model, metadata, train_set, source),
         )
 
 
 def _read_data(data: ClassificationData) -> tuple[ClassificationDataset, ClassificationDataset]:
     """The training and the test set, of the same classes."""
-    size, official = data.input_size, data.official
-    train_set = read_split(data.name, data.root, data.train_split, None, size, data.train_size, official=official)
-    classes = train_set.class_names
-    return train_set, read_split(
-        data.name, data.root, data.test_split, classes, size, data.test_size, official=official
+
+    def read(split: str, classes: list[str] | None, drawn: int) -> ClassificationDataset:
+        return read_split(
+            data.name,
+            data.root,
+            split,
+            classes,
+            data.input_size,
+            drawn,
+            official=data.official,
+            cache=data.cache,
+            cache_gigabytes=data.cache_gigabytes,
+        )
+
+    train_set = read(data.train_split, None, data.train_size)
+    return train_set, read(data.test_split, train_set.class_names, data.test_size)
+
+
+def _order(config: PretrainConfig, train_set: ClassificationDataset, seed: int) -> Callable[[int], Tensor] | None:
+    """The order of training on shards; None for the plain shuffle."""
+    if train_set.pictures_by_shard is None:
+        return None
+    return partial(
+        shard_order,
+        torch.from_numpy(train_set.pictures_by_shard),
+        seed=seed,
+        batch_size=config.train.batch_size,
+        streams=config.data.shard_streams,
+        window=config.data.shard_window,
     )
 
 
@@ -208,22 +235,23 @@ def _use_exact_batch_norm(
     world: World,
     model: StagedNetwork,
     metadata: WeightsMetadata,
-    samples: int,
+    train_set: ClassificationDataset,
     source: TrainingInput,
 ) -> None:
     """Measures batch norm's statistics on one pass over the training set, augmented as in training; notes it."""
     if not config.exact_bn:
         return
-    options = config.train
+    options, seed = config.train, derive_seed(config.seed, -2)
     sampler = StepSampler(
-        samples,
+        len(train_set),
         batch_size=options.batch_size,
         accumulate=options.accumulate,
         start_step=0,
-        steps=max(1, samples // options.batch_size),
-        seed=derive_seed(config.seed, -2),
+        steps=max(1, len(train_set) // options.batch_size),
+        seed=seed,
         rank=world.rank,
         world_size=world.size,
+        order=_order(config, train_set, seed),
     )
     batches = prefetch(source.batches(sampler), world.device)
     bar = progress_bar(batches, total=len(sampler), unit="batch", description="batch norm", shown=world.is_main)

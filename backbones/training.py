@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.config import TrainingConfig, check_optimizer, compare_with_expected
-from backbones.data.sampler import LikeShapes, StepSampler
+from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
@@ -62,7 +62,7 @@ def fit(
     watch: str = "loss",
     official_data: bool | None = None,
     facts: Mapping[str, Any] | None = None,
-    groups: LikeShapes | None = None,
+    order: Callable[[int], Tensor] | None = None,
     finish: Callable[[], None] = lambda: None,
     compile_network: CompileNetwork = compile_whole,
 ) -> dict[str, Any] | None:
@@ -81,7 +81,7 @@ def fit(
         watch: which of the numbers of `compute_loss` a plateau or a warm-up of the schedule watches.
         official_data: whether the data are a published set's own files; None where that is not known.
         facts: what else the run's record says, and must say again when the run is resumed.
-        groups: samples that stand together in the order of training.
+        order: gives the order (samples,) int64 of an epoch, where it is not the plain shuffle (see `StepSampler`).
         finish: called when the last step is done, before the weights are saved.
         compile_network: what `train.compile` does.
 
@@ -126,7 +126,7 @@ def fit(
             seed=config.seed,
             rank=world.rank,
             world_size=world.size,
-            groups=groups,
+            order=order,
         )
         train(
             state,

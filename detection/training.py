@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.data.loader import training_batches
-from backbones.data.sampler import LikeShapes, SampleKey
+from backbones.data.sampler import LikeShapes, SampleKey, like_shapes_order
 from backbones.engine.acceleration import parameter_dtype
 from backbones.engine.distributed import World
 from backbones.training import fit
@@ -132,7 +132,9 @@ def fit_detector(
         name_sample=lambda index: f"picture {train_set.annotations.image_ids[index]}",
         facts={"class_origins": task.class_origins()},
         compile_network=_compile,
-        groups=LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes) if data.like_shapes > 1 else None,
+        order=like_shapes_order(LikeShapes(sizes[:, 1] / sizes[:, 0], data.like_shapes), config.seed)
+        if data.like_shapes > 1
+        else None,
     )
 
 

@@ -21,6 +21,7 @@ class ClassificationDataset:
         pixels: (N, H, W, 3) uint8, all pictures, where they have one size and lie in memory.
         official: whether these are the files of a published data set, to the byte; None where that is not known.
         encoded: the file at a place, as it is (JPEG, PNG, ...), where pictures are files.
+        pictures_by_shard: (S,) int64, how many pictures stand together in each shard, where they lie in shards.
     """
 
     class_names: list[str]
@@ -31,6 +32,7 @@ class ClassificationDataset:
     pixels: np.ndarray | None = None
     official: bool | None = None
     encoded: Callable[[int], bytes] | None = None
+    pictures_by_shard: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,6 +1,6 @@
 """Which picture comes when: a function of the seed and the step alone, whatever the number of processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ class SampleKey:
 class StepSampler:
     """Yields this process's micro-batches of keys, step after step.
 
-    The training order is the epochs' shuffles one after the other; step s takes the places [s * batch_size, (s + 1) *
+    The training order is the epochs' orders one after the other; step s takes the places [s * batch_size, (s + 1) *
     batch_size) of it. Each step's batch is cut into `accumulate * world_size` equal portions, dealt to the processes in
     turn, so any number of processes sees the same global batches.
 
@@ -32,7 +32,7 @@ class StepSampler:
         size: pictures in the data set.
         batch_size: pictures of one optimizer step, over all processes; divisible by `accumulate * world_size`.
         start_step, steps: the steps to yield batches for.
-        groups: pictures that stand together in the order; by default each stands alone.
+        order: gives the order (size,) int64 of an epoch; by default its `epoch_order`.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class StepSampler:
         seed: int,
         rank: int,
         world_size: int,
-        groups: "LikeShapes | None" = None,
+        order: Callable[[int], torch.Tensor] | None = None,
     ):
         self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
         self.start_step, self.steps, self.seed = start_step, steps, seed
         self.rank, self.world_size = rank, world_size
-        self.groups = groups
+        self.order = order or (lambda epoch: epoch_order(size, seed, epoch))
 
     def __len__(self) -> int:
         return (self.steps - self.start_step) * self.accumulate
@@ -63,7 +63,7 @@ class StepSampler:
             for position in portion:
                 if position // self.size != epoch:
                     epoch = position // self.size
-                    order = self._order(epoch)
+                    order = self.order(epoch)
                 index = int(order[position % self.size])
                 keys.append(SampleKey(index, derive_seed(self.seed, epoch, index)))
             yield keys
@@ -80,12 +80,8 @@ class StepSampler:
         """The places in the data set of a step's whole batch, over all processes."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = {position // self.size for position in positions}
-        orders = {epoch: self._order(epoch) for epoch in epochs}
+        orders = {epoch: self.order(epoch) for epoch in epochs}
         return [int(orders[position // self.size][position % self.size]) for position in positions]
-
-    def _order(self, epoch: int) -> torch.Tensor:
-        order = epoch_order(self.size, self.seed, epoch)
-        return order if self.groups is None else group_like_shapes(order, self.groups, seed=self.seed, epoch=epoch)
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
@@ -126,3 +122,9 @@ def group_like_shapes(order: torch.Tensor, groups: LikeShapes, *, seed: int, epo
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch, -3))
     shuffled = torch.cat([body[:0], *by_shape]).view(count, size)[torch.randperm(count, generator=generator)]
     return torch.cat([order[:head], shuffled.flatten(), order[head + count * size :]])
+
+
+def like_shapes_order(groups: LikeShapes, seed: int) -> Callable[[int], torch.Tensor]:
+    """Gives the shuffle of an epoch in which groups are of like shape; for `StepSampler`."""
+    size = len(groups.aspect_ratios)
+    return lambda epoch: group_like_shapes(epoch_order(size, seed, epoch), groups, seed=seed, epoch=epoch)

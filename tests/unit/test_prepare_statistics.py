@@ -80,6 +80,6 @@ def test_every_command_says_what_its_options_are(command: str, capsys: pytest.Ca
 
 
 def test_the_command_must_be_named(capsys: pytest.CaptureFixture) -> None:
-    assert "a command is missing: give imagenet or statistics or voc or coco" in refused(capsys)
+    assert "a command is missing: give imagenet or statistics or shards or verify_shards or voc" in refused(capsys)
     assert "'coca' is no command: give imagenet or statistics" in refused(capsys, "coca", "--root", "x")
     assert "'--root' is no command" in refused(capsys, "--root", "x", "statistics")

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from backbones.data.loader import testing_batches as batches_for_tests
 from backbones.data.loader import training_batches
-from backbones.data.sampler import LikeShapes, SampleKey, StepSampler, epoch_order, group_like_shapes
+from backbones.data.sampler import (
+    LikeShapes,
+    SampleKey,
+    StepSampler,
+    epoch_order,
+    group_like_shapes,
+    like_shapes_order,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,9 @@ class Order:
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            groups=LikeShapes(ratios(self.size, self.seed), self.group) if self.group else None,
+            order=like_shapes_order(LikeShapes(ratios(self.size, self.seed), self.group), self.seed)
+            if self.group
+            else None,
         )
 
     def global_batches(self, world_size: int, accumulate: int, start_step: int = 0) -> list[list[SampleKey]]:

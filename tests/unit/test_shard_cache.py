@@ -1,0 +1,194 @@
+"""Shards behind a URL, fetched to a bounded cache that processes share."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from shard_files import make_shards
+
+from backbones.data.readers import read_split
+from backbones.data.shards import cache, storage
+from backbones.data.shards.cache import ShardCache
+from backbones.data.shards.reading import read_shards
+from backbones.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    make_shards(tmp_path)
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def remote(local: Path) -> Iterator[str]:
+    """The same shards at a URL."""
+    memory = fsspec.filesystem("memory")
+    for path in (local / "train").iterdir():
+        memory.pipe_file(f"/bucket/train/{path.name}", path.read_bytes())
+    yield "memory://bucket"
+    memory.rm("/bucket", recursive=True)
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "folder"])
+def test_pictures_are_those_of_the_local_shards(local: Path, remote: str, tmp_path: Path, kind: str) -> None:
+    root = {"memory": remote, "file": f"file://{local}", "folder": str(local)}[kind]
+    here = read_split("shards", str(local), "train", None, 0, 0)
+    there = read_split("shards", root, "train", None, 0, 0, cache=str(tmp_path / "cache"))
+    assert there.fingerprint() == here.fingerprint()
+    for k in range(len(here)):
+        assert there.encoded(k) == here.encoded(k)  # type: ignore[misc]
+    assert len(contents(tmp_path / "cache")) == len(here.pictures_by_shard)  # type: ignore[arg-type]
+    assert all(name.endswith(".tar") for name in contents(tmp_path / "cache"))
+
+
+def test_the_cache_is_bounded_and_open_shards_stay_readable(remote: str, local: Path, tmp_path: Path) -> None:
+    sizes = [path.stat().st_size for path in (local / "train").glob("*.tar")]
+    limit = 2 * max(sizes)
+    shards = ShardCache(tmp_path / "cache", limit)
+    dataset = read_shards(remote, "train", cache=shards)
+    first = dataset.encoded(0)  # type: ignore[misc]
+    for k in range(len(dataset)):
+        dataset.picture(k)
+        assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= limit
+    assert len(sizes) > 3
+    assert dataset.encoded(0) == first  # type: ignore[misc]
+    again = read_shards(remote, "train", cache=shards)
+    assert again.encoded(0) == first  # type: ignore[misc]  # fetched again
+    with pytest.raises(ConfigError, match=r"data.cache_gigabytes 1e-08: memory://bucket/train/shard-000000.tar has"):
+        read_shards(remote, "train", cache=ShardCache(tmp_path / "cache", 10)).picture(0)
+
+
+def test_the_shard_that_was_opened_last_stays(remote: str, local: Path, tmp_path: Path) -> None:
+    index = np.array([path.stat().st_size for path in sorted((local / "train").glob("*.tar"))])
+    shards = ShardCache(tmp_path / "cache", int(index[:3].max()) * 2)
+    firsts = [0, *read_shards(str(local), "train").pictures_by_shard.cumsum().tolist()]  # type: ignore[union-attr]
+
+    def use(shard: int) -> list[str]:
+        before = set(contents(tmp_path / "cache"))
+        read_shards(remote, "train", cache=shards).picture(firsts[shard])
+        time.sleep(0.01)
+        return sorted(set(contents(tmp_path / "cache")) - before)
+
+    (zero,), (one,) = use(0), use(1)
+    assert use(0) == []  # is there, and now younger than 1
+    (two,) = use(2)
+    assert set(contents(tmp_path / "cache")) == {zero, two}
+    assert one not in contents(tmp_path / "cache")
+
+
+def test_processes_that_ask_at_once_fetch_once(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = tmp_path / "fetched"
+    copy = storage.copy_file
+
+    def copy_slowly(place: str, target: Path) -> None:
+        with fetched.open("a") as file:
+            file.write(f"{place}\n")
+        time.sleep(0.05)
+        copy(place, target)
+
+    monkeypatch.setattr(cache, "copy_file", copy_slowly)
+    dataset = read_shards(f"file://{local}", "train", cache=ShardCache(tmp_path / "cache", 10**9))
+    expected = read_shards(str(local), "train")
+    children = []
+    for _ in range(4):
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                code = int(any(dataset.encoded(k) != expected.encoded(k) for k in range(len(dataset))))  # type: ignore[misc]
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    places = fetched.read_text().split()
+    assert len(places) == len(set(places)) == len(expected.pictures_by_shard)  # type: ignore[arg-type]
+    assert all(name.endswith(".tar") for name in contents(tmp_path / "cache"))
+
+
+def test_threads_may_share_one(remote: str, tmp_path: Path) -> None:
+    dataset = read_shards(remote, "train", cache=ShardCache(tmp_path / "cache", 10**9))
+    found: list[list[bytes]] = []
+
+    def read() -> None:
+        found.append([dataset.encoded(k) for k in range(len(dataset))])  # type: ignore[misc]
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(read == found[0] for read in found)
+
+
+def test_what_another_process_left_half_is_fetched_again(remote: str, tmp_path: Path) -> None:
+    shards = ShardCache(tmp_path / "cache", 10**9)
+    dataset = read_shards(remote, "train", cache=shards)
+    expected = dataset.encoded(0)  # type: ignore[misc]
+    (path,) = (tmp_path / "cache").iterdir()
+    path.rename(path.with_suffix(".new"))
+    os.truncate(path.with_suffix(".new"), 5)
+    path.with_suffix(".lock").touch()
+    assert read_shards(remote, "train", cache=shards).encoded(0) == expected  # type: ignore[misc]
+    os.truncate(path, 5)  # the disk lost power
+    assert read_shards(remote, "train", cache=shards).encoded(0) == expected  # type: ignore[misc]
+    assert contents(tmp_path / "cache") == [path.name]
+
+
+def test_damage_is_named(remote: str, local: Path, tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    name = "/bucket/train/shard-000000.tar"
+    content = memory.cat_file(name)
+
+    def error() -> str:
+        with pytest.raises(DataError) as raised:
+            read_shards(remote, "train", cache=ShardCache(tmp_path / "cache", 10**9)).picture(0)
+        assert contents(tmp_path / "cache") == []
+        return str(raised.value)
+
+    memory.pipe_file(name, content[:-1])
+    assert f"shard-000000.tar: has {len(content) - 1:,} bytes, the index says {len(content):,}" in error()
+    memory.pipe_file(name, content[:-1] + b"x")
+    assert "shard-000000.tar: is damaged" in error()
+    memory.rm(name)
+    assert error() == "memory://bucket/train/shard-000000.tar: no such file"
+
+
+def test_a_storage_that_fails_is_asked_again(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_WAITS", (0.0, 0.0))
+    memory = type(fsspec.filesystem("memory"))
+    whole, calls = memory.get_file, []
+
+    def get_file(self: object, *args: object, **options: object) -> None:
+        calls.append(args)
+        if len(calls) < failures:
+            raise ConnectionResetError("reset by peer")
+        whole(self, *args, **options)
+
+    monkeypatch.setattr(memory, "get_file", get_file)
+    failures = 3
+    read_shards(remote, "train", cache=ShardCache(tmp_path / "cache", 10**9)).picture(0)
+    assert len(calls) == 3
+    failures = 99
+    with pytest.raises(DataError, match=r"shard-\d+.tar: can't be read \(reset by peer\)"):
+        read_shards(remote, "train", cache=ShardCache(tmp_path / "other", 10**9)).picture(0)
+
+
+def test_what_is_missing_is_named(remote: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.cache is missing"):
+        read_split("shards", remote, "train", None, 0, 0)
+    with pytest.raises(DataError, match=r"memory://bucket/val/index.safetensors: no such file"):
+        read_split("shards", remote, "val", None, 0, 0, cache=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"nonsense://x/train/index.safetensors: this storage can't be used"):
+        read_split("shards", "nonsense://x", "train", None, 0, 0, cache=str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file: data.cache can't be used"):
+        read_split("shards", remote, "train", None, 0, 0, cache=str(tmp_path / "file"))
