@@ -130,7 +130,8 @@ def mirror_some(images: Tensor, mirrored: Tensor) -> Tensor:
     """Pictures (B, H, W, 3), of those where `mirrored` (B,) is true the mirror image."""
     if images.device.type == "cpu":  # on a GPU, which may not be waited for, it is faster to mirror all
         images = images.clone()
-        images[mirrored] = images[mirrored].flip(2)
+        for place in mirrored.nonzero().flatten().tolist():
+            images[place] = images[place].flip(1)
         return images
     return torch.where(mirrored[:, None, None, None], images.flip(2), images)
 

@@ -118,16 +118,17 @@ def pixel_loader(
 
     def load(keys: Sequence[SampleKey]) -> Batch:
         images = shared_empty((len(keys), size, size, 3), torch.uint8)
-        mirrored = torch.zeros(len(keys), dtype=torch.bool)
+        places = images.numpy()
+        mirrored = np.zeros(len(keys), dtype=bool)
         rngs = [np.random.default_rng(key.seed) for key in keys]
         for place, (key, rng) in enumerate(zip(keys, rngs, strict=True)):
             pixels, mirrored[place] = _cut(dataset, key.index, augment, rng)
             if transform:
                 pixels = transform(pixels[:, ::-1] if mirrored[place] else pixels, derive_seed(key.seed, 1))
                 mirrored[place] = False
-            _check_size(dataset.name(key.index), pixels, size)
-            images[place].numpy()[:] = pixels
-        return Batch(images, mirrored, _labels(dataset, keys), _color_shifts(rngs, color_directions))
+            _check_size(dataset, key.index, pixels, size)
+            places[place] = pixels
+        return Batch(images, torch.from_numpy(mirrored), _labels(dataset, keys), _color_shifts(rngs, color_directions))
 
     return load
 
@@ -177,22 +178,21 @@ def encoded_loader(
 
 def _cut(dataset: ClassificationDataset, index: int, augment: Augmentation, rng: Rng) -> tuple[np.ndarray, bool]:
     """A picture's part, not mirrored, and whether its mirror image is to be shown."""
-    name = dataset.name(index)
     try:
         if dataset.encoded is None:
             pixels, cut = cut_picture(dataset.picture(index), augment, rng)
         else:
-            pixels, cut = cut_file(dataset.encoded(index), name, augment, rng)
+            pixels, cut = cut_file(dataset.encoded(index), dataset.name(index), augment, rng)
     except DataError as error:
-        raise error.about(name) from error
+        raise error.about(dataset.name(index)) from error
     return pixels, cut.mirrored
 
 
-def _check_size(name: str, pixels: np.ndarray, size: int) -> None:
+def _check_size(dataset: ClassificationDataset, index: int, pixels: np.ndarray, size: int) -> None:
     height, width = pixels.shape[:2]
     if (height, width) != (size, size):
         raise DataError(
-            f"{name}: a picture of {width}x{height}, data.input_size is {size}: "
+            f"{dataset.name(index)}: a picture of {width}x{height}, data.input_size is {size}: "
             "choose a data.augmentation that crops, and data.transforms that keep the size"
         )
 

@@ -25,7 +25,14 @@ def read_regular_file(path: str | Path, *, largest: int | None = None) -> bytes:
             raise DataError(f"{path}: is no file")
         if largest is not None and found.st_size > largest:
             raise DataError(f"{path}: larger than {largest:,} bytes, as no such file is")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+        return _read_all(descriptor, found.st_size)
     finally:
         os.close(descriptor)
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    """Down to the end, wherever that is by now: some files of /proc say that they are empty."""
+    parts = []
+    while part := os.read(descriptor, max(size, 4096) + 1):
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
