@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from backbones.benchmark.cifar_part import CifarOptions
 from backbones.benchmark.input_part import InputPartOptions
 from backbones.benchmark.limits import Limits, probe_limits
 from backbones.benchmark.measure import Plan, pinned
-from backbones.benchmark.report import format_rows, merge
+from backbones.benchmark.report import PartReport, format_rows, merge
 from backbones.benchmark.train_part import TrainPartOptions
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
@@ -103,8 +104,8 @@ def benchmark(options: BenchmarkOptions) -> None:
     }
     facts |= describe_machine(("torch", "torchvision", "numpy", "pillow"))
     facts |= {"device": device.type, "threads": threads}
-    reports = []
-    with pinned(threads):
+    reports: list[PartReport] = []
+    with pinned(threads), _shown_at_the_end(reports):
         limits = probe_limits(device)
         print(_describe(device, threads, limits), flush=True)
         facts["limits"] = asdict(limits)
@@ -114,12 +115,19 @@ def benchmark(options: BenchmarkOptions) -> None:
             facts |= {f"{name}_options": asdict(part), f"{name}_plan": asdict(plan)}
             print(f"{name}: {plan.rounds} round(s) of {plan.steps} timed step(s) of each way", flush=True)
             reports.append(PARTS[name].run(part, plan=plan, device=device, threads=threads, limits=limits))
-    report = merge(reports)
-    print("\n".join(["", format_rows(report.rows), *(f"\n{text}" for text in report.texts)]))
-    for message in report.messages:
-        print(message)
-    if options.output:
-        write_json(Path(options.output), facts | report.to_json())
+            if options.output:
+                write_json(Path(options.output), facts | merge(reports).to_json())
+
+
+@contextmanager
+def _shown_at_the_end(reports: list[PartReport]) -> Iterator[None]:
+    """Prints the parts that are done, also when one fails or is stopped."""
+    try:
+        yield
+    finally:
+        if reports:
+            report = merge(reports)
+            print("\n".join(["", format_rows(report.rows), *(f"\n{text}" for text in report.texts), *report.messages]))
 
 
 def _plan(options: BenchmarkOptions, part: Part, device: torch.device) -> Plan:

@@ -4,6 +4,7 @@ import json
 import pickle
 import runpy
 import tomllib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -15,6 +16,7 @@ import torch
 from backbones.benchmark import cifar_part
 from backbones.benchmark.limits import probe_limits
 from backbones.benchmark.our_cifar import VARIANTS
+from backbones.errors import DataError
 from detection.benchmark import command
 from detection.benchmark.command import main
 
@@ -70,6 +72,23 @@ def test_the_command(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixt
     assert "64,000 iterations take" in text
     assert "Predicted, not measured" in text
     assert found["messages"][0] in text
+
+
+def test_what_is_measured_stays_when_a_later_part_fails(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("coco.json: gone")
+
+    monkeypatch.setitem(command.PARTS, "coco", replace(command.PARTS["coco"], run=fail))
+    output = tmp_path / "benchmark.json"
+    with pytest.raises(SystemExit) as left:
+        main(["cifar", "coco", *tiny[1:], "--cifar.variants", "[fp32]", "--output", str(output)])
+    assert left.value.code == 2
+    found = capsys.readouterr()
+    assert "coco.json: gone" in found.err
+    assert "cifar_resnet8 fp32" in found.out
+    assert [row["name"] for row in json.loads(output.read_text())["rows"]] == ["cifar_resnet8 fp32"]
 
 
 def test_both_ways_learn_from_real_files(
