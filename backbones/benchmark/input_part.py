@@ -110,10 +110,10 @@ def benchmark_input(
             title = f"{title} to {crop.size}"
             report.numbers[f"input_files_{len(report.numbers)}"] = {"name": title, **asdict(files)}
             report.texts.append(f"{title}: {files}")
-            with pinned(1):
+            with pinned(1):  # with loading processes too: they take the other cores
                 report.rows.extend(_one_core(title, root, crop, options, plan))
-            if options.workers:
-                report.rows.extend(_all_cores(title, root, crop, options, plan, device, report.messages))
+                if options.workers:
+                    report.rows.extend(_all_cores(title, root, crop, options, plan, device, report.messages))
             if options.feed:
                 report.rows.append(
                     fed_training(

@@ -67,7 +67,7 @@ class TrainPartOptions:
     nets: list[str] = field(default_factory=lambda: ["resnet50", "vgg16"])
     precisions: list[Precision] = field(default_factory=lambda: ["fp32", "bf16"])
     batch_size: int = 4
-    input_size: int = 64
+    input_size: int = 128
     compiled: bool = False
     captured: bool = False
     seed: int = 0
