@@ -53,7 +53,7 @@ def detect(
     with join_world(device) as world:
         models = load_detectors(model)
         for detector, _ in models:
-            detector.to(world.device)
+            detector.move_to(world.device)
         ensemble, classes = make_ensemble(models, inference), models[0][1].classes
         check_writable(folder / "detections.json")
         records: list[dict[str, Any]] = []

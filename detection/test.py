@@ -73,7 +73,7 @@ def evaluate_detector(
         dataset = read_test_set(data, models[0][1])
         _check_files(data, dataset, output)
         for detector, _ in models:
-            detector.to(world.device)
+            detector.move_to(world.device)
         ensemble = make_ensemble(models, inference)
         detections = detect_in_dataset(ensemble, dataset, world=world, precision=precision, workers=workers)
         if not world.is_main:

@@ -53,8 +53,7 @@ class DetectorTask:
         torch.manual_seed(self.config.seed)
         detector = get_detector(**detector_arguments(self.metadata))
         self.start.load(detector, self.metadata.classes)
-        layout = torch.channels_last if self.world.device.type == "cuda" else torch.contiguous_format
-        return detector.to(self.world.device, parameter_dtype(self.config.precision)).to(memory_format=layout)
+        return detector.move_to(self.world.device, parameter_dtype(self.config.precision))
 
     def class_origins(self) -> dict[str, str | None] | None:
         """See `Start.class_origins`; for the run's record."""

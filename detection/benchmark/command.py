@@ -47,9 +47,10 @@ class BenchmarkOptions:
         output: a JSON file for the rows, the limits and the machine.
         full: sizes for a GPU: other defaults of the options of each part.
         rounds: segments of each way.
-        steps: timed steps of a segment; by default 1 to 4 on a CPU, 100 on a GPU. (coco: a segment is all pictures.)
-        discard: untimed steps before them; by default 1 or 2 on a CPU, 20 on a GPU. The usual loop leaves out at least
-            as many as its loading processes have batches ready.
+        steps: timed steps of a segment; by default 1 to 4 on a CPU, 5 to 100 on a GPU. (coco: a segment is all
+            pictures.)
+        discard: untimed steps before them; by default 1 or 2 on a CPU, 2 to 20 on a GPU. The usual loop leaves out at
+            least as many as its loading processes have batches ready.
         threads: of all ways; PyTorch's own number by default. (input: one, but where it says workers.)
         device: auto takes a GPU where there is one. (input and coco are of CPUs.)
         seed: of every part that has one.
@@ -132,7 +133,8 @@ def _shown_at_the_end(reports: list[PartReport]) -> Iterator[None]:
 
 def _plan(options: BenchmarkOptions, part: Part, device: torch.device) -> Plan:
     """How much of a part is measured."""
-    steps, discard = (100, 20) if device.type == "cuda" else (part.steps, part.discard)
+    gpu = device.type == "cuda"
+    steps, discard = (part.gpu_steps, part.gpu_discard) if gpu else (part.steps, part.discard)
     plan = Plan(
         options.rounds,
         steps if options.steps is None else options.steps,

@@ -20,6 +20,7 @@ from backbones.benchmark.measure import Plan, Segment, Stopwatch, interleave, sp
 from backbones.benchmark.memory import with_peak_memory
 from backbones.benchmark.report import PartReport, Row
 from backbones.engine.acceleration import Precision, autocast
+from backbones.engine.step import why_not_compiled
 from backbones.errors import ConfigError
 from detection.benchmark.their_detector import ANCHOR_RATIOS, ANCHOR_SCALES, torchvision_detector
 from detection.models import FasterRCNN, RoIOptions, RPNOptions, get_detector
@@ -49,6 +50,7 @@ class DetectorPartOptions:
         post_nms_test: likewise.
         rois_per_image: regions trained on.
         channels_last: add rows beside torchvision's in channels_last.
+        compiled: add rows of training with our shared layers compiled (`train.compile`).
         seed: of weights, pictures and objects.
     """
 
@@ -62,6 +64,7 @@ class DetectorPartOptions:
     post_nms_test: int = 64
     rois_per_image: int = 32
     channels_last: bool = False
+    compiled: bool = False
     seed: int = 0
 
 
@@ -78,6 +81,7 @@ def full_options(options: DetectorPartOptions, device: torch.device) -> Detector
         post_nms_test=300,
         rois_per_image=64,
         channels_last=True,
+        compiled=device.type == "cuda",
     )
 
 
@@ -103,6 +107,9 @@ def benchmark_detector(
 ) -> PartReport:
     """Training and inference in each precision; a row for each, and for each way of torchvision's."""
     report = PartReport([])
+    if options.compiled and (reason := why_not_compiled(device)):
+        report.messages.append(f"detector compiled: left out: {reason}")
+        options = replace(options, compiled=False)
     for pooling in options.poolings:
         for precision in options.precisions:
             for work in ("training", "inference"):
@@ -120,37 +127,39 @@ def _compare(
     limits: Limits,
 ) -> list[Row]:
     images, targets = random_batch(options)
-    ours = make_detector(options, pooling)
-    theirs = {"torchvision": torchvision_detector(ours, (options.height, options.width)).to(device)}
-    if options.channels_last:
-        copy = torchvision_detector(ours, (options.height, options.width)).to(device)
-        theirs["torchvision channels_last"] = copy.to(memory_format=torch.channels_last)
     prepare = _training if work == "training" else _inference
-    ways = {"ours": prepare(ours.to(device), _our_call(images, targets, work), precision, device)}
-    for name, detector in theirs.items():
-        ways[name] = prepare(detector, _their_call(images, targets, work, device), precision, device)
+    title = f"resnet50-c4 {work} {precision} {pooling}"
+    ours = {title: make_detector(options, pooling).move_to(device)}
+    if options.compiled and work == "training":
+        ours[f"{title} compiled"] = make_detector(options, pooling).move_to(device)
+        ours[f"{title} compiled"].compile_layers()
+    theirs = {"torchvision": torchvision_detector(ours[title], (options.height, options.width)).to(device)}
+    if options.channels_last:
+        copy = torchvision_detector(ours[title], (options.height, options.width)).to(device)
+        theirs["torchvision channels_last"] = copy.to(memory_format=torch.channels_last)
+    ways = {
+        name: prepare(detector, _our_call(images, targets, work), precision, device) for name, detector in ours.items()
+    } | {
+        name: prepare(detector, _their_call(images, targets, work, device), precision, device)
+        for name, detector in theirs.items()
+    }
     memory = {}
     for name, way in ways.items():
         way()
         _, memory[name] = with_peak_memory(way, device)
     segments = {name: partial(_segment, way, plan, options.batch_size, device) for name, way in ways.items()}
-    title = f"resnet50-c4 {work} {precision} {pooling}"
     rates = interleave(segments, plan.rounds, description=title)
-    details, notes = _beside_limit(spread(rates["ours"]).median, ours, work, precision, options, limits)
-    return [
-        Row(
-            "detector",
-            title if name == "torchvision" else f"{title} / {name}",
-            UNIT,
-            rates["ours"],
-            rates[name],
-            memory["ours"],
-            memory[name],
-            details,
-            notes if name == "torchvision" else (),
-        )
-        for name in theirs
-    ]
+    if len(ours) > 1:
+        torch.compiler.reset()  # it keeps a few compiled networks only
+    rows = []
+    for own in ours:
+        details, notes = _beside_limit(spread(rates[own]).median, ours[title], work, precision, options, limits)
+        for other in theirs:
+            name, own_notes = (own, notes) if other == "torchvision" else (f"{own} / {other}", [])
+            rows.append(
+                Row("detector", name, UNIT, rates[own], rates[other], memory[own], memory[other], details, own_notes)
+            )
+    return rows
 
 
 def _rpn_options(options: DetectorPartOptions) -> RPNOptions:

@@ -19,6 +19,7 @@ class Part:
         check: of options, refuses what can be refused before anything is measured.
         run: of options, plan, device, threads and limits, measures.
         steps, discard: of a segment on a CPU, where no others are asked for.
+        gpu_steps, gpu_discard: likewise on a GPU.
     """
 
     options: Callable[[], Any]
@@ -27,6 +28,8 @@ class Part:
     run: Callable[..., PartReport]
     steps: int = 4
     discard: int = 2
+    gpu_steps: int = 20
+    gpu_discard: int = 5
 
 
 PARTS = {
@@ -41,7 +44,14 @@ PARTS = {
         steps=2,
         discard=1,
     ),
-    "cifar": Part(cifar_part.CifarOptions, cifar_part.full_options, cifar_part.check_cifar, cifar_part.benchmark_cifar),
+    "cifar": Part(
+        cifar_part.CifarOptions,
+        cifar_part.full_options,
+        cifar_part.check_cifar,
+        cifar_part.benchmark_cifar,
+        gpu_steps=100,
+        gpu_discard=20,
+    ),
     "detector": Part(
         detector_part.DetectorPartOptions,
         detector_part.full_options,
@@ -49,6 +59,8 @@ PARTS = {
         detector_part.benchmark_detector,
         steps=1,
         discard=1,
+        gpu_steps=5,
+        gpu_discard=2,
     ),
     "coco": Part(coco_part.CocoOptions, coco_part.full_options, coco_part.check_coco, coco_part.benchmark_coco),
 }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,12 @@ Part = Literal["all", "rpn", "regions"]
 
 CLASSIFYING_LAYERS = ("fc.", "classifier.6.")
 """How the names of the weights of a ResNet's and a VGG's last layer begin: detection has no use for these."""
+
+
+def layer_layout(device: torch.device) -> torch.memory_format:
+    """How the shared layers' maps lie in a device's memory: channels_last, as GPUs' tensor cores want them."""
+    # On CPUs PyTorch's backward pass in channels_last has written beyond its memory (maps 4,000 pixels wide).
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def get_detector(
@@ -126,6 +132,10 @@ class FasterRCNN(nn.Module):
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
+
+    def move_to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:
+        """Moves the weights to a device, where they lie as the shared layers' maps do."""
+        return self.to(device, dtype).to(memory_format=layer_layout(device))
 
     def compile_layers(self) -> None:
         """From now on the shared layers are compiled in training; in evaluation they run as before.
@@ -277,9 +287,7 @@ class FasterRCNN(nn.Module):
         the stride unless more was asked for.
         """
         height, width = (self.pad_to * max(-(-image.shape[d] // self.pad_to) for image in images) for d in (1, 2))
-        # On CPUs PyTorch's backward pass in channels_last has written beyond its memory (maps 4,000 pixels wide).
-        layout = torch.channels_last if self.mean.is_cuda else torch.contiguous_format
-        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=layout)
+        batch = self.mean.new_zeros(len(images), 3, height, width).to(memory_format=layer_layout(self.mean.device))
         images = [image.to(batch.device, non_blocking=True) for image in images]
         of_one_size = len({image.shape for image in images}) == 1
         pieces = [torch.stack(images)] if of_one_size else [image[None] for image in images]
