@@ -91,7 +91,7 @@ def _plan(dataset: ClassificationDataset, source: Path, shard_size: int, seed: i
     files = [Path(dataset.name(index)) for index in order.tolist()]
     with ThreadPoolExecutor(_READERS) as pool:
         lengths = np.array(list(pool.map(_length, files)))
-    shards = min(max(1, -(-int(lengths.sum()) // shard_size)), len(files))
+    shards = min(max(1, -(-int(_taken(lengths).sum()) // shard_size)), len(files))
     ends = np.arange(1, shards + 1) * len(files) // shards
     names = [str(file.relative_to(source)) for file in files]
     return _Plan(files, names, dataset.labels[order], lengths, np.diff(ends, prepend=0))
@@ -178,10 +178,15 @@ def _index(plan: _Plan, class_names: list[str], done: dict[int, tuple[int, str]]
 
 
 def _offsets(plan: _Plan, shard: int) -> np.ndarray:
-    """Where the pictures of a shard begin: a header of a block, the picture, and two blocks of the class."""
+    """Where the pictures of a shard begin."""
+    taken = _taken(plan.lengths[plan.pictures(shard)])
+    return taken.cumsum() - taken + tarfile.BLOCKSIZE
+
+
+def _taken(lengths: np.ndarray) -> np.ndarray:
+    """Bytes of a tar file for each picture: a header of a block, the picture, and two blocks of the class."""
     block = tarfile.BLOCKSIZE
-    taken = block + -(-plan.lengths[plan.pictures(shard)] // block) * block + 2 * block
-    return taken.cumsum() - taken + block
+    return block + -(-lengths // block) * block + 2 * block
 
 
 @contextmanager
