@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
@@ -90,16 +90,24 @@ def contiguous(image: Tensor) -> Tensor:
 
 
 def endless_batches(folder: ImageFolder, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch, shuffled."""
+    """Epoch after epoch, shuffled; loading processes do not wait where one ends."""
     loader: DataLoader = DataLoader(
         folder,
         batch_size=batch_size,
-        shuffle=True,
-        drop_last=True,
+        sampler=EndlessShuffle(len(folder)),
         num_workers=workers,
-        persistent_workers=workers > 0,
         pin_memory=workers > 0 and torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),
     )
-    while True:
-        yield from loader
+    return iter(loader)
+
+
+class EndlessShuffle(Sampler[int]):
+    """Shuffle after shuffle of so many numbers."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            yield from torch.randperm(self.size, generator=generator).tolist()

@@ -71,7 +71,9 @@ class EncodedBatch(NamedTuple):
         """
         parts = self.files.tensor_split(self.ends[:-1])
         encoded = self.boxes.any(1).nonzero().flatten().tolist()
-        decoded = dict(zip(encoded, self._decode([parts[i] for i in encoded], device), strict=True))
+        decoded = dict(
+            zip(encoded, self._decode([parts[i] for i in encoded], self.places[encoded].tolist(), device), strict=True)
+        )
         size = (self.size, self.size)
         images = torch.stack(
             [
@@ -84,17 +86,25 @@ class EncodedBatch(NamedTuple):
         rest = (tensor.to(device, non_blocking=non_blocking) for tensor in self[5:])
         return Batch(images, *rest)
 
-    def _decode(self, files: list[Tensor], device: torch.device) -> list[Tensor]:
+    def _decode(self, files: list[Tensor], places: list[int], device: torch.device) -> list[Tensor]:
         if not files:
             return []
         try:
             return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
         except RuntimeError as error:
-            places = ", ".join(map(str, self.places.tolist()))
+            broken = [place for place, file in zip(places, files, strict=True) if not _can_be_decoded(file, device)]
             raise DataError(
-                f"a JPEG file that {device.type} can't decode ({' '.join(str(error).split())[:150]}) is one of the "
-                f"training pictures {places}: find it with check_data.py, or set --data.decode cpu"
+                f"training picture(s) {', '.join(map(str, broken or places))}, by number: {device.type} can't decode "
+                f"them ({' '.join(str(error).split())[:150]}): set --data.decode cpu, which says what they are called"
             ) from error
+
+
+def _can_be_decoded(file: Tensor, device: torch.device) -> bool:
+    try:
+        decode_jpeg(file, mode=ImageReadMode.RGB, device=device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def pixel_loader(

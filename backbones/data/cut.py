@@ -50,8 +50,9 @@ def resize_part(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarr
         part = np.pad(part, margins)
     if part.shape[:2] == size:
         return part
-    # With these strides PyTorch takes its vectorised way.
-    views = torch.from_numpy(np.ascontiguousarray(part)).view(1, *part.shape).permute(0, 3, 1, 2)
+    # With these strides PyTorch takes its vectorised way. (Pixels of PIL can't be written to, which it warns of.)
+    part = np.ascontiguousarray(part) if pixels.flags.writeable else np.array(part)
+    views = torch.from_numpy(part).view(1, *part.shape).permute(0, 3, 1, 2)
     return F.interpolate(views, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 

@@ -2,8 +2,8 @@
 
 The time goes into the bytes. A decoder reads a file's rows from the top, and cannot begin further down; but it stops
 where the header says that the picture ends. So a file whose header is made to end below the wanted part is decoded in
-less time, to the same pixels. What is wanted at less than half of its size is decoded at a half, a quarter or an eighth
-(of each block fewer frequencies).
+less time, to the same pixels. What is wanted at a quarter of its size or less is decoded at a half, a quarter or an
+eighth (of each block fewer frequencies).
 """
 
 import struct
@@ -18,6 +18,8 @@ Box = tuple[int, int, int, int]
 """A part of a picture: x1, y1, x2, y2 in pixels, x2 and y2 exclusive."""
 
 _SEQUENTIAL = (0xC0, 0xC1)  # all of a row's data stand together, unlike in progressive files (0xC2)
+_PASSED_OVER = (0xFFC4, *range(0xFFDB, 0xFFF0), 0xFFFE)  # segments of tables, applications' data and comments
+_YCBCR = b"\x01\x02\x03"  # how its components are called; others may be RGB
 _END = b"\xff\xd9"
 _ROWS_BELOW = 2  # a row's colours, stored at half the size, are smoothed with those of the rows below
 _GAP = 2  # how many times as large as wanted a picture stays that is decoded at less than its size
@@ -42,8 +44,8 @@ class JpegHeader:
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
     """The header of a JPEG file; None of anything that `decode_part` should not be trusted with.
 
-    That is what is no JPEG file, is cut off at its end, has other colours than grey and YCbCr (for the press), or more
-    than 8 bits.
+    That is what is no JPEG file, is cut off at its end, has other colours than grey and YCbCr, or more than 8 bits; and
+    what could be read in two ways.
     """
     if data[:2] != b"\xff\xd8" or not data.endswith(_END):
         return None
@@ -53,10 +55,11 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
             marker, length = struct.unpack_from(">HH", data, place)
             if 0xFFC0 <= marker <= 0xFFC2:
                 bits, height, width, channels = struct.unpack_from(">BHHB", data, place + 4)
-                usable = bits == 8 and channels in (1, 3) and 0 < height * width <= MAX_PIXELS
+                names = data[place + 10 : place + 10 + 3 * channels : 3]
+                usable = bits == 8 and (channels == 1 or names == _YCBCR) and 0 < height * width <= MAX_PIXELS
                 return JpegHeader(width, height, place + 5, marker & 0xFF in _SEQUENTIAL) if usable else None
-            # All segments but this one, of tables and comments, are passed over.
-            if not 0xFFC4 <= marker <= 0xFFFE or marker == 0xFFDA or length < 2:
+            is_adobe = marker == 0xFFEE and data[place + 4 : place + 9] == b"Adobe"
+            if marker not in _PASSED_OVER or length < 2 or (is_adobe and data[place + 15 : place + 16] != b"\x01"):
                 return None
             place += 2 + length
     except struct.error:  # the file ends before its picture begins
@@ -90,6 +93,8 @@ def decode_part(data: bytes, header: JpegHeader, box: Box, size: tuple[int, int]
             strict=False,  # as PIL: damage that a decoder can go on after is not seen
         )
     except ValueError:
+        return None
+    if pixels.shape[:2] != (-(-height // reduction), -(-header.width // reduction)):  # the decoder read it otherwise
         return None
     if reduction == 1:
         return pixels, box

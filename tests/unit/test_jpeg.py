@@ -2,6 +2,7 @@
 
 import io
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,3 +131,33 @@ def test_a_damaged_file_is_named_and_never_crashes() -> None:
         with suppress(DataError):
             pixels, _ = cut_file(bytes(damaged), "it", augment, np.random.default_rng(1))
             assert pixels.shape == (32, 32, 3)
+
+
+def test_a_header_that_can_be_read_in_two_ways_is_left_to_pil() -> None:
+    """A restart marker has no length; who reads one jumps over the true header, here to one of a small picture."""
+    true, claimed = jpeg(60, 50), jpeg(8, 8)
+    frame = claimed.index(b"\xff\xc0")
+    comment = b"\xff\xfe" + (2 + 300).to_bytes(2, "big") + claimed[frame : frame + 19] + bytes(281)
+    jump = b"\xff\xd0"
+    two_ways = b"\xff\xd8" + jump + comment + true[2:]
+    assert read_jpeg_header(two_ways) is None
+    header = read_jpeg_header(true)
+    assert header is not None
+    # And what was decoded is as large as the header said.
+    assert decode_part(true, replace(header, width=400, height=400, sequential=False), (0, 0, 9, 9), (9, 9)) is None
+
+
+def test_colours_that_are_not_ycbcr_are_left_to_pil() -> None:
+    file = jpeg(20, 20, keep_rgb=True)
+    assert read_jpeg_header(file) is None
+    pixels, _ = cut_file(file, "rgb.jpg", Whole(flip=False), np.random.default_rng(0))
+    assert np.array_equal(pixels, pixels_of(file))
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixels_of_pil_are_cut_without_a_warning() -> None:
+    file = io.BytesIO()
+    Image.fromarray(NOISE).save(file, "PNG")
+    pixels, _ = cut_file(file.getvalue(), "a.png", ScaleCropFlip(12, 12, 12), np.random.default_rng(0))
+    assert pixels.shape == (12, 12, 3)
+    resize_part(np.asarray(Image.fromarray(NOISE)), (0, 0, 16, 12), (6, 8))
