@@ -39,7 +39,7 @@ class InputPartOptions:
         root: a folder of class folders whose JPEG files are taken, cropped to 224 pixels; without it pictures of
             500x375 (to 224) and 128x128 (to 112 pixels) are drawn.
         pictures: how many files are drawn of each size, or taken out of `root`, evenly.
-        batch_size: pictures of a batch.
+        batch_size: pictures of a batch; 32 is what each of eight GPUs sees of the paper's 256.
         workers: loading processes of further rows, beside as many of the usual ways; 0 for none. The other rows are of
             one core, without such processes.
         gpu_decoding: a further row: files decoded on the GPU, where there is one.
@@ -51,7 +51,7 @@ class InputPartOptions:
 
     root: str | None = None
     pictures: int = 256
-    batch_size: int = 64
+    batch_size: int = 32
     workers: int = 0
     gpu_decoding: bool = False
     feed: str | None = None
