@@ -1,6 +1,7 @@
 """Micro-batches of training pictures: made in loading processes, finished on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -90,13 +91,33 @@ class EncodedBatch(NamedTuple):
         if not files:
             return []
         try:
-            return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+            return _decode_apart(files, device) if device.type == "cuda" else decode_jpeg(files, mode=ImageReadMode.RGB)
         except RuntimeError as error:
             broken = [place for place, file in zip(places, files, strict=True) if not _can_be_decoded(file, device)]
             raise DataError(
                 f"training picture(s) {', '.join(map(str, broken or places))}, by number: {device.type} can't decode "
                 f"them ({' '.join(str(error).split())[:150]}): set --data.decode cpu, which says what they are called"
             ) from error
+
+
+def _decode_apart(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Decodes on a GPU, into memory that nothing else is kept in.
+
+    torchvision's decoder works on a stream of its own, which does not wait for the caller's: in memory taken anew from
+    the caller's stream it would write while kernels still read what was there before.
+    """
+    caller, decoding = torch.cuda.current_stream(device), _decoding_stream(device)
+    with torch.cuda.stream(decoding):
+        pictures = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    caller.wait_stream(decoding)
+    for picture in pictures:
+        picture.record_stream(caller)
+    return pictures
+
+
+@cache
+def _decoding_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def _can_be_decoded(file: Tensor, device: torch.device) -> bool:

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from backbones.data.augment import Augmentation, Cut, Rng
-from backbones.data.jpeg import Box, decode_part, read_jpeg_header
+from backbones.data.jpeg import Box, FractionalBox, decode_part, read_jpeg_header
 from backbones.data.pictures import decode_image
 
 
@@ -40,12 +40,18 @@ def cut_picture(picture: Image.Image, augment: Augmentation, rng: Rng) -> tuple[
     return resize_part(np.asarray(picture), cut.box, cut.size), cut
 
 
-def resize_part(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """A part of a picture (H, W, 3) uint8, zeros where it reaches beyond; resized to (height, width) like PIL does."""
+def resize_part(pixels: np.ndarray, box: Box | FractionalBox, size: tuple[int, int]) -> np.ndarray:
+    """A part of a picture (H, W, 3) uint8, zeros where it reaches beyond; resized to (height, width) like PIL does.
+
+    Sides between pixels must lie within the picture.
+    """
     height, width = pixels.shape[:2]
-    x1, y1, x2, y2 = box
+    if not all(isinstance(side, int) for side in box):
+        part = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+        return np.asarray(part)
+    x1, y1, x2, y2 = map(int, box)
     part = pixels[max(y1, 0) : y2, max(x1, 0) : x2]
-    if not _inside(box, width, height):
+    if not _inside((x1, y1, x2, y2), width, height):
         margins = ((max(-y1, 0), max(y2 - height, 0)), (max(-x1, 0), max(x2 - width, 0)), (0, 0))
         part = np.pad(part, margins)
     if part.shape[:2] == size:

@@ -17,6 +17,9 @@ from backbones.data.pictures import MAX_PIXELS
 Box = tuple[int, int, int, int]
 """A part of a picture: x1, y1, x2, y2 in pixels, x2 and y2 exclusive."""
 
+FractionalBox = tuple[float, float, float, float]
+"""Likewise, with sides between pixels."""
+
 _SEQUENTIAL = (0xC0, 0xC1)  # all of a row's data stand together, unlike in progressive files (0xC2)
 _PASSED_OVER = (0xFFC4, *range(0xFFDB, 0xFFF0), 0xFFFE)  # segments of tables, applications' data and comments
 _YCBCR = b"\x01\x02\x03"  # how its components are called; others may be RGB
@@ -66,7 +69,9 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
         return None
 
 
-def decode_part(data: bytes, header: JpegHeader, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, Box] | None:
+def decode_part(
+    data: bytes, header: JpegHeader, box: Box, size: tuple[int, int]
+) -> tuple[np.ndarray, Box | FractionalBox] | None:
     """The rows of a picture down to the end of a part of it, and where the part lies in them.
 
     Args:
@@ -76,7 +81,8 @@ def decode_part(data: bytes, header: JpegHeader, box: Box, size: tuple[int, int]
         size: (height, width) that the part is wanted at, in pixels.
 
     Returns:
-        uint8 (rows, columns, 3) RGB and the part's box in it; None where the file can't be decoded.
+        uint8 (rows, columns, 3) RGB and the part's box in it, of fractions where the file was decoded at less than its
+        size; None where it can't be decoded.
     """
     height, width = header.height, header.width
     bottom = box[3] + _ROWS_BELOW
@@ -98,7 +104,7 @@ def decode_part(data: bytes, header: JpegHeader, box: Box, size: tuple[int, int]
         return None
     if reduction == 1:
         return pixels, box
-    x1, y1, x2, y2 = (round(side / reduction) for side in box)
+    x1, y1, x2, y2 = (side / reduction for side in box)
     return pixels, (x1, y1, x2, y2)
 
 

@@ -1,6 +1,7 @@
 """Faster R-CNN on the networks of the paper (4.3): pictures in, losses or detections out."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self
 
@@ -24,6 +25,9 @@ Part = Literal["all", "rpn", "regions"]
 
 CLASSIFYING_LAYERS = ("fc.", "classifier.6.")
 """How the names of the weights of a ResNet's and a VGG's last layer begin: detection has no use for these."""
+
+
+_COMPILED_SIZES = 32
 
 
 def layer_layout(device: torch.device) -> torch.memory_format:
@@ -130,6 +134,7 @@ class FasterRCNN(nn.Module):
             self.register_buffer(key, torch.tensor([float(value) for value in values]).view(3, 1, 1))
         self._pad_to = self.split.stride
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled_sizes: set[torch.Size] = set()
         self.freeze_stages: tuple[str, ...] = ()
         self.freeze(freeze_stages)
 
@@ -138,11 +143,12 @@ class FasterRCNN(nn.Module):
         return self.to(device, dtype).to(memory_format=layer_layout(device))
 
     def compile_layers(self) -> None:
-        """From now on the shared layers are compiled in training; in evaluation they run as before.
+        """From now on the shared layers are compiled in training, for each size of batch anew (`pad_to` leaves few).
 
-        Pictures of the first size get kernels of their own, those of further ones share kernels for any size.
+        In evaluation, and with further sizes when there are 32, they run as before.
         """
-        self._compiled = torch.compile(self.split.shared)
+        # Kernels for any size were compiled anew for most sizes too (PyTorch 2.14: guards on strides of what is kept).
+        self._compiled = torch.compile(self.split.shared, dynamic=False)
 
     @property
     def pad_to(self) -> int:
@@ -294,7 +300,18 @@ class FasterRCNN(nn.Module):
         for padded, piece in zip(batch.split([len(piece) for piece in pieces]), pieces, strict=True):
             pixels = piece.to(batch.dtype).sub_(self.mean).div_(self.std)
             padded[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels
-        return self._compiled(batch) if self._compiled and self.training else self.split.shared(batch)
+        return self._shared(batch)
+
+    def _shared(self, batch: Tensor) -> Tensor:
+        if self._compiled is None or not self.training:
+            return self.split.shared(batch)
+        if batch.shape not in self._compiled_sizes:
+            if len(self._compiled_sizes) == _COMPILED_SIZES:
+                warnings.warn(f"not compiled for more than {_COMPILED_SIZES} sizes: set data.pad_to", stacklevel=2)
+                return self.split.shared(batch)
+            self._compiled_sizes.add(batch.shape)
+        with torch._dynamo.config.patch(recompile_limit=4 * _COMPILED_SIZES):  # PyTorch's own is 8
+            return self._compiled(batch)
 
     def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
         """Loads a classifier's weights into the backbone, but for its classifying layer.

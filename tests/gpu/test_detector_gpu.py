@@ -217,7 +217,7 @@ def losses(output: Path) -> list[float]:
     return [line["loss"] for line in lines if line["split"] == "train"]
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 5e-2)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("bf16", 5e-2)])
 def test_compiled_layers_with_padded_pictures_give_the_plain_losses(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: Any, tolerance: float
 ) -> None:
@@ -229,4 +229,4 @@ def test_compiled_layers_with_padded_pictures_give_the_plain_losses(
     first, second = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
     assert len(second) == 4
     assert second[0] == pytest.approx(first[0], rel=tolerance)
-    assert second == pytest.approx(first, rel=20 * tolerance)  # rounding adds up, and may choose other proposals
+    assert second == pytest.approx(first, rel=5 * tolerance)  # rounding adds up, and may choose other proposals

@@ -103,16 +103,15 @@ def test_a_classifiers_losses_are_those_of_the_cpu(precision: Any, tolerance: fl
 
 
 @pytest.mark.parametrize("pooling", ["roi_align", "roi_pool"])
-@pytest.mark.parametrize(("precision", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 3e-2), ("bf16", 1e-1)])
 def test_a_detectors_losses_are_those_of_the_cpu(
     precision: Any, tolerance: float, pooling: str, weights: Path, tmp_path: Path
 ) -> None:
     train_detector(detector(tmp_path / "cpu", weights, pooling=pooling, device="cpu"))
     train_detector(detector(tmp_path / "gpu", weights, pooling=pooling, device="cuda", precision=precision))
     cpu, gpu = losses(tmp_path / "cpu"), losses(tmp_path / "gpu")
-    # The first step sees the same proposals; later ones may choose others where scores nearly tie.
-    assert gpu[0] == pytest.approx(cpu[0], rel=tolerance)
-    assert gpu == pytest.approx(cpu, rel=10 * tolerance)
+    # A seed draws other anchors and regions on a GPU (test_detector_gpu.py trains on all, and finds the same losses).
+    assert gpu == pytest.approx(cpu, rel=tolerance)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "recipe", "joint", "alternating"])

@@ -1,5 +1,7 @@
 """What makes a detector fast changes nothing: boxes picked picture by picture, padding, compiled layers."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -73,6 +75,27 @@ def test_padding_makes_pictures_of_few_sizes_and_is_for_training_alone() -> None
     assert detector.features(IMAGES[1:]).shape[2:] == (4, 8)
     assert all(torch.tensor(losses(detector, 2)).isfinite())
     assert detector.eval().features(IMAGES[:1]).shape[2:] == (4, 5)
+
+
+def test_sizes_are_compiled_until_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = make_detector().train()
+    compiled: list[torch.Size] = []
+
+    def compile_nothing(function: Callable[[Tensor], Tensor], **_: object) -> Callable[[Tensor], Tensor]:
+        return lambda batch: compiled.append(batch.shape) or function(batch)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    monkeypatch.setattr("detection.models.faster_rcnn._COMPILED_SIZES", 2)
+    plain = detector.features(IMAGES[:1])
+    detector.compile_layers()
+    assert torch.equal(detector.features(IMAGES[:1]), plain)
+    detector.features(IMAGES[1:])
+    detector.features(IMAGES[:1])
+    assert len(compiled) == 3
+    with pytest.warns(UserWarning, match=r"not compiled for more than 2 sizes: set data\.pad_to"):
+        detector.features([*IMAGES, *IMAGES])
+    detector.eval().features(IMAGES[:1])
+    assert len(compiled) == 3
 
 
 @pytest.mark.slow
