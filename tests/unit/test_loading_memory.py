@@ -139,9 +139,9 @@ def test_pictures_that_were_sent_are_not_kept() -> None:
         kept.append(batch.images.numpy().copy())
         return batch, size
 
-    def growth(load: Callable[[list[SampleKey]], tuple[Batch, int]]) -> int:
+    def own_growth(load: Callable[[list[SampleKey]], tuple[Batch, int]]) -> int:
         sizes = [size for _, size in in_a_process(load, steps=45, batch_size=20)]
         return sizes[-1] - sizes[4]
 
-    assert growth(measure) < 6e6
-    assert growth(keep) > 18e6  # the pictures of 40 batches are 24 MB
+    assert own_growth(measure) < 6e6
+    assert own_growth(keep) > 18e6  # the pictures of 40 batches are 24 MB
