@@ -28,7 +28,7 @@ from backbones.weights import WeightsMetadata
 CPU = torch.device("cpu")
 SIDE = 32  # of the crops
 DARK, RANGE = 20, 210  # red rises from left to right, green from top to bottom: DARK to DARK + RANGE
-P_VALUE = 1e-3
+P_VALUE = 1e-4  # of a statistic that is as far off by chance
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
 EXACT = {"quality": 100, "subsampling": 0}
 Size = tuple[int, int]
