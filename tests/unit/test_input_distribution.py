@@ -193,7 +193,7 @@ def centers(parts: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("size", [(97, 67), (67, 97), (67, 67)])
 def test_random_resized_crop_is_torchvision_s(tmp_path: Path, size: Size) -> None:
     """Area, shape and place; the largest parts are shown at less than their size, the smallest at more."""
-    draws, area_range = 1500, (0.1, 0.9)
+    draws, area_range = 2500, (0.1, 0.9)
     root = make_folder(tmp_path, [gradients(size)], **EXACT)
     (images,) = network_input(root, draws, augmentation="random_resized_crop", area_range=area_range)
     parts = find_parts(images, size)
