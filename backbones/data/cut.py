@@ -47,8 +47,7 @@ def resize_part(pixels: np.ndarray, box: Box | FractionalBox, size: tuple[int, i
     """
     height, width = pixels.shape[:2]
     if not all(isinstance(side, int) for side in box):
-        part = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
-        return np.asarray(part)
+        return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
     x1, y1, x2, y2 = map(int, box)
     part = pixels[max(y1, 0) : y2, max(x1, 0) : x2]
     if not _inside((x1, y1, x2, y2), width, height):
