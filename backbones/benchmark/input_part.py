@@ -1,6 +1,5 @@
 """The part `input` of the benchmark: training pictures from JPEG files, beside torchvision's two ways and the limit."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from backbones.benchmark.measure import Plan, interleave, pinned, ratios, spread
 from backbones.benchmark.memory import with_peak_memory
 from backbones.benchmark.report import PartReport, Row
 from backbones.data.folder import read_folder
+from backbones.engine.acceleration import usable_cores
 from backbones.errors import ConfigError, UserError
 from backbones.models import get_model
 
@@ -65,7 +65,7 @@ def full_options(options: InputPartOptions, device: torch.device) -> InputPartOp
     return replace(
         options,
         pictures=2048,
-        workers=os.cpu_count() or 1,
+        workers=usable_cores(),
         gpu_decoding=gpu,
         feed=options.feed or ("resnet50" if gpu else None),
     )
@@ -83,8 +83,8 @@ def check_input(options: InputPartOptions) -> None:
             f"input.pictures {options.pictures}, input.batch_size {options.batch_size}: "
             "give at most 100000 pictures, and no more of a batch than there are"
         )
-    if not 0 <= options.workers <= (os.cpu_count() or 1):
-        raise ConfigError(f"input.workers {options.workers}: give 0 to {os.cpu_count()}, the cores of this machine")
+    if not 0 <= options.workers <= usable_cores():
+        raise ConfigError(f"input.workers {options.workers}: give 0 to {usable_cores()}, the cores that can be used")
     if options.feed is not None:
         with torch.device("meta"):
             get_model(options.feed)

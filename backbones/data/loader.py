@@ -1,6 +1,5 @@
 """Batches for training and for testing."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -10,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from backbones.data.sampler import SampleKey, StepSampler
+from backbones.engine.acceleration import usable_cores
 from backbones.errors import UserError
 
 
@@ -88,7 +88,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _useful(workers: int) -> int:
-    return min(workers, os.cpu_count() or 1)
+    return min(workers, usable_cores())
 
 
 def _begin_work(worker: int) -> None:

@@ -144,6 +144,7 @@ def _compare(
         for name, detector in theirs.items()
     }
     memory = {}
+    regions = count_regions(ours[title], ways[title])
     for name, way in ways.items():
         way()
         _, memory[name] = with_peak_memory(way, device)
@@ -153,7 +154,8 @@ def _compare(
         torch.compiler.reset()  # it keeps a few compiled networks only
     rows = []
     for own in ours:
-        details, notes = _beside_limit(spread(rates[own]).median, ours[title], work, precision, options, limits)
+        cost = least_cost(ours[title], work, precision, options, regions)
+        details, notes = _beside_limit(spread(rates[own]).median, cost, precision, options, limits)
         for other in theirs:
             name, own_notes = (own, notes) if other == "torchvision" else (f"{own} / {other}", [])
             rows.append(
@@ -268,18 +270,29 @@ def _segment(way: Way, plan: Plan, batch_size: int, device: torch.device) -> Seg
     return Segment(plan.steps * batch_size, watch.stop())
 
 
+def count_regions(detector: FasterRCNN, way: Way) -> int:
+    """How many regions the last stage is run on, of all pictures of a batch together."""
+    counts: list[int] = []
+    layer = detector.split.region_layers()[0]
+    with layer.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0]))):
+        way()
+    return sum(counts)
+
+
 def _beside_limit(
-    rate: float, detector: FasterRCNN, work: Work, precision: Precision, options: DetectorPartOptions, limits: Limits
+    rate: float, cost: StepCost, precision: Precision, options: DetectorPartOptions, limits: Limits
 ) -> tuple[dict[str, Any], list[str]]:
     """A batch's seconds beside the least that this machine could take: numbers for a row, and a note."""
-    cost, seconds = least_cost(detector, work, precision, options), options.batch_size / rate
+    seconds = options.batch_size / rate
     floor, bound = floor_seconds(cost, operations_per_second=limits.flops[precision], bytes_per_second=limits.bandwidth)
     share = floor / seconds
     details = {"step_seconds": seconds, "floor_seconds": floor, "bound": bound, "share_of_limit": share}
     return details, [f"{seconds:.2f} s a batch, floor {floor:.2f} s ({bound}): {share:.0%} of the limit"]
 
 
-def least_cost(detector: FasterRCNN, work: Work, precision: Precision, options: DetectorPartOptions) -> StepCost:
+def least_cost(
+    detector: FasterRCNN, work: Work, precision: Precision, options: DetectorPartOptions, regions: int
+) -> StepCost:
     """What convolutions take at least, by the model of `backbones.benchmark.floor`; the rest is free.
 
     In training, fixed stages have a forward pass only, which is a third of the operations and two of the five passes
@@ -292,16 +305,15 @@ def least_cost(detector: FasterRCNN, work: Work, precision: Precision, options: 
         for names in (("conv1", "conv2"), ("conv3", "conv4"), ("conv5",))
     )
     height, width, pooled = options.height // 4, options.width // 4, detector.roi_heads.pool_size
-    regions = options.rois_per_image if training else options.post_nms_test
     parts = [
-        (fixed, (3, options.height, options.width), 1, False),
-        ([*learning, detector.rpn.conv], (channels // 4, height, width), 1, training),
+        (fixed, (3, options.height, options.width), options.batch_size, False),
+        ([*learning, detector.rpn.conv], (channels // 4, height, width), options.batch_size, training),
         (region, (channels, pooled, pooled), regions, training),
     ]
     operations = nbytes = 0.0
     for modules, shape, copies, learns in parts:
         counted = complexity(nn.Sequential(*modules), shape)
-        cost = step_cost(counted, batch_size=copies * options.batch_size, precision=precision)
+        cost = step_cost(counted, batch_size=copies, precision=precision)
         operations += cost.operations if learns else cost.operations / 3
         nbytes += cost.bytes if learns else cost.bytes * 2 / 5
     return StepCost(operations, nbytes)

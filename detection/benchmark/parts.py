@@ -43,6 +43,8 @@ PARTS = {
         train_part.benchmark_train,
         steps=2,
         discard=1,
+        gpu_steps=8,
+        gpu_discard=3,
     ),
     "cifar": Part(
         cifar_part.CifarOptions,

@@ -7,6 +7,7 @@ from backbones.errors import ConfigError
 from detection.benchmark.detector_part import (
     DetectorPartOptions,
     check_detector,
+    count_regions,
     least_cost,
     make_detector,
     random_batch,
@@ -30,8 +31,16 @@ def test_torchvisions_copy_sees_the_same_features() -> None:
 
 def test_a_training_step_costs_at_least_what_its_inference_does() -> None:
     ours = make_detector(OPTIONS, "roi_align")
-    training, inference = (least_cost(ours, work, "fp32", OPTIONS) for work in ("training", "inference"))
+    training, inference = (least_cost(ours, work, "fp32", OPTIONS, 4) for work in ("training", "inference"))
     assert training.operations > 2 * inference.operations > 0
+
+
+def test_the_regions_that_are_there_are_counted() -> None:
+    ours = make_detector(OPTIONS, "roi_align").eval()
+    images, _ = random_batch(OPTIONS)
+    with torch.inference_mode():
+        expected = sum(len(ours.propose(image, to_train=False)) for image in images)
+        assert count_regions(ours, lambda: ours(images)) == expected > 0
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
