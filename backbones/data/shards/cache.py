@@ -3,12 +3,15 @@
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backbones.data.shards.storage import copy_file, file_size
 from backbones.errors import ConfigError, DataError
+
+_NAME = re.compile(r"([0-9a-f]{64})\.(tar|new|lock)")  # whatever else lies in the folder is someone else's
 
 
 class ShardCache:
@@ -49,6 +52,7 @@ class ShardCache:
                     return found
                 with _locked(path.with_suffix(".lock")) as ours:
                     if ours and not path.exists():
+                        self._remove_remains()
                         self._fetch(place, size, digest, path.with_suffix(".new"))
                         self._make_room(size)
                         os.replace(path.with_suffix(".new"), path)
@@ -72,7 +76,7 @@ class ShardCache:
     def _make_room(self, size: int) -> None:
         """Removes the oldest shards until one of `size` bytes fits."""
         found = []
-        for path in self.folder.glob("*.tar"):
+        for path in self._files("tar"):
             try:
                 about = path.stat()
             except FileNotFoundError:  # another process makes room too
@@ -84,6 +88,17 @@ class ShardCache:
                 break
             path.unlink(missing_ok=True)
             total -= taken
+
+    def _remove_remains(self) -> None:
+        """Removes what processes that were killed left of their fetching."""
+        for path in [*self._files("new"), *self._files("lock")]:
+            with suppress(BlockingIOError, PermissionError), _locked(path.with_suffix(".lock"), wait=False) as ours:
+                if ours:
+                    path.with_suffix(".new").unlink(missing_ok=True)
+
+    def _files(self, kind: str) -> list[Path]:
+        """The cache's own files of a kind: tar, new (a shard that is being fetched) or lock."""
+        return [path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name)) and m[2] == kind]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -103,18 +118,18 @@ def _open(path: Path, size: int) -> int | None:
         os.close(descriptor)
         path.unlink(missing_ok=True)
         return None
-    with suppress(FileNotFoundError):  # it has left just now
+    with suppress(FileNotFoundError, PermissionError):  # it has left just now, or is another user's
         os.utime(path)
     return descriptor
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Waits for a lock, a file that goes with it; False if that had gone already, and so is no longer what others wait
-    for."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Takes a lock, a file that goes with it; False if that had gone already, and so is no longer what others wait for.
+    Raises BlockingIOError if someone has it and it is not to be waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)  # may be another user's
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         try:
             same = path.stat().st_ino == os.fstat(descriptor).st_ino
         except FileNotFoundError:
