@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
 from shard_files import make_shards
 
+from backbones.config import ClassificationData, check_data
 from backbones.data.readers import read_split
 from backbones.data.shards import cache, storage
-from backbones.data.shards.cache import ShardCache
+from backbones.data.shards.cache import ShardCache, describe_small_cache
 from backbones.data.shards.reading import read_shards
 from backbones.data.shards.verifying import verify_split
 from backbones.errors import ConfigError, DataError
@@ -318,3 +320,33 @@ def test_verifying_names_what_a_storage_says(remote: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", lambda *args: Failing())
     with pytest.raises(DataError, match=r"shard-000000.tar: can't be read \(transfer closed\)"):
         verify_split(remote, "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": "folder", "cache": "c"}, "data.cache c: only shards are fetched to it, not data.name folder"),
+        ({"cache_gigabytes": 0.0}, "data.cache_gigabytes 0.0: give a number above 0"),
+        ({"cache_gigabytes": -1.0}, "data.cache_gigabytes -1.0: give"),
+        ({"cache_gigabytes": float("inf")}, "data.cache_gigabytes inf: give"),
+        ({"cache_gigabytes": float("nan")}, "data.cache_gigabytes nan: give"),
+    ],
+)
+def test_keys_of_a_cache_that_make_no_sense_are_named(
+    local: Path, tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    keys = {"name": "shards", "root": str(local), "cache": str(tmp_path / "c")} | changes
+    with pytest.raises(ConfigError, match=problem):
+        check_data(ClassificationData(**keys))
+    with pytest.raises(ConfigError, match=problem):  # as of tests and from Python
+        read_split(keys.pop("name"), keys.pop("root"), "train", None, 0, 0, **keys)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_cache_that_is_too_small_for_the_streams_is_named() -> None:
+    assert describe_small_cache(3.0, [10**9] * 50, 3) == []
+    assert describe_small_cache(3.0, [10**9] * 2, 99) == []
+    (line,) = describe_small_cache(1.0, [10**9, 2 * 10**9, 10**9, 5], 3)
+    assert line == (
+        "data.cache_gigabytes 1: streams use 3 shards at a time, 6 GB: shards will be fetched again and again"
+    )

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,26 @@ from backbones.data.shards.storage import copy_file, file_size
 from backbones.errors import ConfigError, DataError
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(tar|new|lock)")  # whatever else lies in the folder is someone else's
+
+
+def check_cache(name: str, folder: str | None, gigabytes: float) -> None:
+    """Refuses the keys of a cache where none is used, or without a size. Raises ConfigError."""
+    if folder and name != "shards":
+        raise ConfigError(f"data.cache {folder}: only shards are fetched to it, not data.name {name}; leave it out")
+    if not 0 < gigabytes < math.inf:
+        raise ConfigError(f"data.cache_gigabytes {gigabytes}: give a number above 0")
+
+
+def describe_small_cache(gigabytes: float, sizes: list[int], used: int) -> list[str]:
+    """A line, if less fits than `used` shards, or all, that are read at a time; sizes are in bytes."""
+    used = min(used, len(sizes))
+    wanted = used * max(sizes) / 1e9
+    if wanted <= gigabytes:
+        return []
+    return [
+        f"data.cache_gigabytes {gigabytes:g}: streams use {used} shards at a time, {wanted:.3g} GB: shards will be "
+        "fetched again and again"
+    ]
 
 
 class ShardCache:

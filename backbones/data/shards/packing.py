@@ -68,7 +68,8 @@ def pack(
         overwrite: remove the shards that are there, once all pictures have been looked at.
 
     Raises:
-        DataError: a picture is empty, too large or can't be read, the folder can't be written, or holds the beginning of other shards.
+        DataError: a picture is empty, too large or can't be read, the folder can't be written, or holds the beginning
+            of other shards.
     """
     plan = _plan(dataset, source, shard_size, seed)
     total = int(plan.lengths.sum())
@@ -152,7 +153,7 @@ def _write_shard(plan: _Plan, shard: int, output: Path, pool: ThreadPoolExecutor
     with _writing(output):
         with (output / ".shard.tmp").open("wb") as file:
             hashed = _Hashed(file)
-            with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
                 for picture, data in _read_ahead(plan, plan.pictures(shard), pool):
                     key = f"{picture:09d}"
                     _add(tar, key + plan.files[picture].suffix.lower(), data)

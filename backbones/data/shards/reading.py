@@ -130,4 +130,5 @@ def read_shards(
         identity=f"shards {split} {index.digest()}",
         encoded=shards.read,
         pictures_by_shard=index.pictures_by_shard,
+        shard_sizes=index.shard_sizes,
     )
