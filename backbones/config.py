@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from backbones.data.shards.cache import check_cache
 from backbones.engine.acceleration import Precision
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
@@ -235,6 +236,7 @@ def check_data(data: ClassificationData) -> None:
         raise ConfigError("data.test_split val5k: is a part of train; set data.train_split train45k")
     if data.padding < 0:
         raise ConfigError(f"data.padding {data.padding}: give 0 or more")
+    check_cache(data.name, data.cache, data.cache_gigabytes)
     for key in ("shard_streams", "shard_window"):
         if getattr(data, key) < 1:
             raise ConfigError(f"data.{key} {getattr(data, key)}: give 1 or more")

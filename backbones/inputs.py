@@ -161,35 +161,50 @@ def training_statistics(
         return None
     if data.name not in ("folder", "shards"):
         return compute_statistics(train_set, size=data.input_size, shorter=data.test_resize, workers=0, progress=shown)
-    path = _statistics_file(data)
+    root = str(data.root)
+    place = join(root, statistics_path("", data.input_size).name)
+    path = _statistics_file(data, place)
     name = "" if data.name == "folder" else f"--name {data.name} "
     command = (
-        f"python tools/prepare_data.py statistics {name}--root {data.root} --split {data.train_split} "
-        f"--input_size {data.input_size} --resize {'null' if data.test_resize is None else data.test_resize}"
+        f"python tools/prepare_data.py statistics {name}--root {'COPY' if is_url(root) else root} --split "
+        f"{data.train_split} --input_size {data.input_size} "
+        f"--resize {'null' if data.test_resize is None else data.test_resize}"
     )
+    then = ", where COPY is a copy of the shards on disk, and put it beside the shards" if is_url(root) else ""
     if not path.is_file():
-        raise DataError(f"{path}: no such file (data.mean, data.color want it); make it with {command}")
-    statistics = load_statistics(path)
+        raise DataError(f"{place}: no such file (data.mean, data.color want it); make it with {command}{then}")
+    try:
+        statistics = load_statistics(path)
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), place)) from error
     made = {"input_size": statistics.mean_picture.shape[-1], "resize": statistics.shorter}
     if made != {"input_size": data.input_size, "resize": data.test_resize}:
-        raise DataError(f"{path}: was made with {made}; make it anew with {command} --overwrite")
+        raise DataError(f"{place}: was made with {made}; make it anew with {command} --overwrite{then}")
     if statistics.fingerprint != train_set.fingerprint():
         raise DataError(
-            f"{path}: is of other pictures than {data.train_split} holds now; make it anew with {command} --overwrite"
+            f"{place}: is of other pictures than {data.train_split} holds now; make it anew with {command} "
+            f"--overwrite{then}"
         )
     return statistics
 
 
-def _statistics_file(data: ClassificationData) -> Path:
-    """Beside the pictures; of shards behind a URL a copy in the cache."""
-    root = str(data.root)
-    if not is_url(root):
-        return statistics_path(root, data.input_size)
-    place = join(root, statistics_path("", data.input_size).name)
+def _statistics_file(data: ClassificationData, place: str) -> Path:
+    """That beside the pictures; of a URL a copy in the cache, which is missing where the URL's is."""
+    if not is_url(place):
+        return Path(place)
     path = Path(str(data.cache)) / f"statistics_{hashlib.sha256(place.encode()).hexdigest()[:16]}.safetensors"
     own = path.with_suffix(f".{os.getpid()}")  # all processes of a machine come here at once
-    copy_file(place, own)
-    os.replace(own, path)
+    try:
+        copy_file(place, own)
+        os.replace(own, path)
+    except OSError as error:
+        raise DataError(f"{data.cache}: data.cache can't be used ({error.strerror})") from error
+    except DataError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        path.unlink(missing_ok=True)
+    finally:
+        own.unlink(missing_ok=True)
     return path
 
 

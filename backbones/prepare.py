@@ -18,7 +18,7 @@ from backbones.data.imagenet import (
 )
 from backbones.data.readers import read_split
 from backbones.data.shards.index import INDEX, ShardIndex
-from backbones.data.shards.packing import pack, remove_shards
+from backbones.data.shards.packing import pack
 from backbones.data.shards.storage import is_url
 from backbones.data.shards.verifying import verify_split
 from backbones.data.statistics import PixelStatistics, compute_statistics, save_statistics, statistics_path
@@ -117,12 +117,11 @@ def shards(
     if megabytes < 1 or seed < 0:
         raise ConfigError(f"megabytes {megabytes}, seed {seed}: give 1 or more, and 0 or more")
     folder = Path(output) / split
-    if overwrite:
-        remove_shards(folder)
-    elif (folder / INDEX).exists():
+    if (folder / INDEX).exists() and not overwrite:
         raise DataError(f"{folder / INDEX}: is there already; replace the shards with --overwrite")
     dataset = read_folder(root, split)
-    index = pack(dataset, Path(root) / split, folder, shard_size=megabytes * 10**6, seed=seed)
+    size = megabytes * 10**6
+    index = pack(dataset, Path(root) / split, folder, shard_size=size, seed=seed, overwrite=overwrite)
     print(f"{folder}\n{_describe_shards(index, split)}")
     print(f"Next: python tools/prepare_data.py verify_shards --root {output} --split {split}")
 

@@ -1,5 +1,6 @@
 """Training classifiers. Also the command `pretrain`."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from backbones.config import ClassificationData, PretrainConfig, Protocol, check
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.data.sampler import StepSampler
+from backbones.data.shards.cache import describe_small_cache
 from backbones.data.shards.order import shard_order
 from backbones.engine.acceleration import autocast, parameter_dtype
 from backbones.engine.batch_norm import average_batch_norm
@@ -96,7 +98,13 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
             config,
             world,
             model,
-            description="\n".join([_describe(model, config, train_set, test_set), format_departures(config)]),
+            description="\n".join(
+                [
+                    _describe(model, config, train_set, test_set),
+                    format_departures(config),
+                    *_describe_cache(config, train_set, world),
+                ]
+            ),
             samples=len(train_set),
             fingerprint=input_fingerprint(train_set, statistics, mean, std),
             batches=source.batches,
@@ -228,6 +236,16 @@ def _describe(
             "\nthe files are not the published ones (by their md5): errors on them can't be compared with the paper's"
         )
     return f"{text}; starts from {config.weights}\n{model.describe_parameters()}" if config.weights else text
+
+
+def _describe_cache(config: PretrainConfig, train_set: ClassificationDataset, world: World) -> list[str]:
+    """A line, if the cache is too small for the streams of this machine."""
+    data, sizes = config.data, train_set.shard_sizes
+    if sizes is None or data.cache is None:
+        return []
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of this machine, as torchrun has it
+    streams = -(-min(data.shard_streams, len(sizes), config.train.batch_size) * here // world.size)
+    return describe_small_cache(data.cache_gigabytes, sizes.tolist(), streams * (data.shard_window + 1))
 
 
 def _use_exact_batch_norm(

@@ -22,6 +22,7 @@ class ClassificationDataset:
         official: whether these are the files of a published data set, to the byte; None where that is not known.
         encoded: the file at a place, as it is (JPEG, PNG, ...), where pictures are files.
         pictures_by_shard: (S,) int64, how many pictures stand together in each shard, where they lie in shards.
+        shard_sizes: (S,) int64, likewise, in bytes.
     """
 
     class_names: list[str]
@@ -33,6 +34,7 @@ class ClassificationDataset:
     official: bool | None = None
     encoded: Callable[[int], bytes] | None = None
     pictures_by_shard: np.ndarray | None = None
+    shard_sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +46,7 @@ class ClassificationDataset:
 
     def fingerprint(self) -> str:
         """A short digest of names, labels and identity."""
-        digest = hashlib.sha256("\n".join([self.identity, *self.class_names]).encode())
+        names = "\n".join([self.identity, *self.class_names])
+        digest = hashlib.sha256(names.encode("utf8", "surrogateescape"))  # names of folders may be no UTF-8
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]

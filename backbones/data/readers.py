@@ -10,7 +10,7 @@ from backbones.data.cifar10 import read_cifar10
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.folder import read_folder
 from backbones.data.shapes import shapes_for_classification
-from backbones.data.shards.cache import ShardCache
+from backbones.data.shards.cache import ShardCache, check_cache
 from backbones.data.shards.reading import read_shards
 from backbones.errors import ConfigError, DataError
 
@@ -37,12 +37,13 @@ def read_split(
         cache_gigabytes: how much of them may lie there.
 
     Raises:
-        ConfigError: no root or cache where one is needed, or files of folders, shards or shapes are claimed to be
-            official.
+        ConfigError: no root or cache where one is needed, a cache where none is used or without a size, or files of
+            folders, shards or shapes are claimed to be official.
         DataError: the data can't be read, or its classes are others.
     """
     if official and name != "cifar10":
         raise ConfigError(f"data.official: only CIFAR-10's files are known to the byte, not those of data.name {name}")
+    check_cache(name, cache, cache_gigabytes)
     if name == "folder":
         return read_folder(_needed(root, name), split, list(class_names) if class_names is not None else None)
     if name == "shards":

@@ -1,5 +1,6 @@
 """Training and testing on shards through the commands: exact resume, any number of processes, a remote root."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,61 @@ def test_errors_on_shards_are_those_on_folders(data: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         pretrain(data / "none", *options(data), "--data.shard_streams", "0")
     assert "data.shard_streams 0: give 1 or more" in capsys.readouterr().err
+
+
+def test_statistics_behind_a_url_are_made_of_a_copy(data: Path, capsys: pytest.CaptureFixture) -> None:
+    remote = [*options(data, f"file://{data}/shards"), "--data.cache", str(data / "cache"), "--data.mean", "pixel"]
+    made = "prepare_data.py statistics --name shards --root COPY --split train --input_size 32 --resize 32"
+    place, where = f"file://{data}/shards/statistics_32.safetensors", ", where COPY is a copy of the shards on disk"
+
+    def error() -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            pretrain(data / "run", *remote)
+        assert left.value.code == 2
+        return capsys.readouterr().err
+
+    message = error()
+    assert f"{place}: no such file (data.mean, data.color want it)" in message
+    assert f"{made}{where}" in message
+    (data / "shards/statistics_32.safetensors").write_bytes(b"nonsense")
+    assert f"{place}: not a file of statistics" in error()
+    small = ["--input_size", "32", "--workers", "0", "--overwrite"]
+    statistics = ["statistics", "--name", "shards", "--root", str(data / "shards"), *small]
+    prepare_main([*statistics, "--resize", "40"])
+    message = error()
+    assert f"{place}: was made with" in message
+    assert f"{made} --overwrite{where}" in message
+    prepare_main([*statistics, "--resize", "32", "--split", "val"])
+    assert f"{place}: is of other pictures than train holds now" in error()
+    (data / "shards/statistics_32.safetensors").unlink()
+    assert "no such file" in error()  # and the copy in the cache isn't taken for it
+    assert [path for path in (data / "cache").iterdir() if path.suffix != ".tar"] == []
+
+
+def test_a_small_cache_is_told_of(data: Path, capsys: pytest.CaptureFixture) -> None:
+    remote = [*options(data, f"file://{data}/shards"), "--data.cache", str(data / "cache"), "--train.steps", "1"]
+    pretrain(data / "run", *remote, "--data.cache_gigabytes", "5e-5")
+    assert (
+        "data.cache_gigabytes 5e-05: streams use 6 shards at a time, 0.000123 GB: shards will be fetched"
+        in capsys.readouterr().out
+    )
+    pretrain(data / "run", *remote, "--overwrite")
+    assert "streams use" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["folder", "shards"])
+def test_classes_may_be_called_in_any_encoding(data: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    for split in ("train", "val"):
+        folder = data / "folder" / split
+        (folder / "ape").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9"))  # of a latin-1 system
+        prepare_main(["shards", "--root", str(data / "folder"), "--output", str(data / "new"), "--split", split])
+    place = ["--data.name", name, "--data.root", str(data / {"folder": "folder", "shards": "new"}[name])]
+    wanted = ["--data.mean", "channel", "--protocol", "center", "10crop"]
+    prepare_main(
+        ["statistics", "--name", name, "--root", place[3], "--input_size", "32", "--resize", "32", "--workers", "0"]
+    )
+    pretrain(data / "run", *options(data), *place, *wanted, "--train.steps", "1")
+    assert record(data / "run")["status"] == "finished"
+    evaluate_main(["--model", str(data / "run"), *place, "--workers", "0", "--output", str(data / "results.json")])
+    assert "9 pictures" in capsys.readouterr().out

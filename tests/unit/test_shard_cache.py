@@ -1,20 +1,26 @@
 """Shards behind a URL, fetched to a bounded cache that processes share."""
 
+import errno
+import fcntl
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
 from shard_files import make_shards
 
+from backbones.config import ClassificationData, check_data
 from backbones.data.readers import read_split
 from backbones.data.shards import cache, storage
-from backbones.data.shards.cache import ShardCache
+from backbones.data.shards.cache import ShardCache, describe_small_cache
 from backbones.data.shards.reading import read_shards
+from backbones.data.shards.verifying import verify_split
 from backbones.errors import ConfigError, DataError
 
 
@@ -192,3 +198,155 @@ def test_what_is_missing_is_named(remote: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file: data.cache can't be used"):
         read_split("shards", remote, "train", None, 0, 0, cache=str(tmp_path / "file"))
+
+
+def test_other_files_of_its_folder_are_left_alone(local: Path, tmp_path: Path) -> None:
+    """The cache may be the shards' own folder, which holds tar files of other names."""
+    expected = read_shards(str(local), "train")
+    before = {path.name: path.read_bytes() for path in (local / "train").iterdir()}
+    size = max(len(content) for name, content in before.items() if name.endswith(".tar"))
+    dataset = read_shards(f"file://{local}", "train", cache=ShardCache(local / "train", size))
+    for name in ("backup.tar", "a.new", "b.lock"):
+        before[name] = b"mine"
+        (local / "train" / name).write_bytes(b"mine")
+    for k in range(len(dataset)):
+        assert dataset.encoded(k) == expected.encoded(k)  # type: ignore[misc]
+    after = {path.name: path.read_bytes() for path in (local / "train").iterdir()}
+    assert {name: after.get(name) for name in before} == before
+    assert len(after) == len(before) + 1  # the cache holds one
+
+
+def test_what_killed_processes_left_goes_and_what_others_fetch_stays(remote: str, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    shards = ShardCache(folder, 10**9)
+    left, lonely, fetched = (letter * 64 for letter in "abc")
+    for name in (f"{left}.new", f"{left}.lock", f"{lonely}.lock", f"{fetched}.new", f"{fetched}.lock"):
+        (folder / name).touch()
+    with (folder / f"{fetched}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process is at it
+        read_shards(remote, "train", cache=shards).picture(0)
+    (shard,) = folder.glob("*.tar")
+    assert contents(folder) == sorted([f"{fetched}.lock", f"{fetched}.new", shard.name])
+
+
+def test_a_full_disk_is_not_the_storage_s_fault(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def get_file(self: object, rpath: str, lpath: str, **options: object) -> None:
+        calls.append(rpath)
+        Path(lpath).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", get_file)
+    with pytest.raises(DataError) as raised:
+        read_shards(remote, "train", cache=ShardCache(tmp_path / "cache", 10**9)).picture(0)
+    assert str(raised.value) == f"{tmp_path}/cache: data.cache can't be used (No space left on device)"
+    assert len(calls) == 1
+    assert contents(tmp_path / "cache") == []
+
+
+def test_another_user_s_shard_is_used(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = ShardCache(tmp_path / "cache", 10**9)
+    expected = read_shards(remote, "train", cache=shards).encoded(0)  # type: ignore[misc]
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert read_shards(remote, "train", cache=shards).encoded(0) == expected  # type: ignore[misc]
+
+
+def test_a_small_file_is_small_though_the_storage_tells_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/small/file", bytes(1000))
+    monkeypatch.setattr(type(memory), "info", lambda self, path: {"size": None})
+    monkeypatch.delattr(type(memory), "cat_file")  # which would read all there is
+    assert storage.read_small_file("memory://small/file", largest=1000) == bytes(1000)
+    with pytest.raises(DataError, match=r"memory://small/file: larger than 999 bytes"):
+        storage.read_small_file("memory://small/file", largest=999)
+
+
+def test_local_folders_may_have_any_name(tmp_path: Path) -> None:
+    for name in ("memory::x", "a:b", "~home", "x:"):
+        (tmp_path / name).mkdir()
+        make_shards(tmp_path / name)
+        root = str(tmp_path / name / "shards")
+        verify_split(root, "train")
+        dataset = read_shards(root, "train", cache=ShardCache(tmp_path / name / "cache", 10**9))
+        assert dataset.encoded(0) == read_shards(root, "train").encoded(0)  # type: ignore[misc]
+    assert [storage.is_url(root) for root in ("s3://b/x", "gs://b", "/data/s3://x", "a/http://b", "c:d", "x::y")] == [
+        *(True, True, False, False, False, False)
+    ]
+
+
+def test_verifying_reads_no_further_than_the_index_says(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    verify_split(remote, "train")
+    name = "/bucket/train/shard-000001.tar"
+    size = len(memory.cat_file(name))
+    memory.pipe_file(name, memory.cat_file(name) + bytes(10**6))
+    with pytest.raises(DataError, match=rf"shard-000001.tar: has not the {size:,} bytes that the index says"):
+        verify_split(remote, "train")
+    monkeypatch.setattr(type(memory), "info", lambda self, path: {"size": None})  # only reading tells
+    read: list[int] = []
+    update = hashlib.sha256
+
+    class Counting:
+        def __init__(self) -> None:
+            self.digest, self.update = update().digest, lambda chunk: read.append(len(chunk))
+
+    monkeypatch.setattr("backbones.data.shards.verifying.hashlib.sha256", Counting)
+    monkeypatch.setattr("backbones.data.shards.verifying.shard_name", lambda shard: "shard-000001.tar")
+    with pytest.raises(DataError, match=r"has not the"):
+        verify_split(remote, "train")
+    assert sum(read) <= size + 1
+
+
+def test_verifying_names_what_a_storage_says(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PayloadError(Exception):  # as aiohttp's, which is no OSError
+        pass
+
+    class Failing:
+        def __enter__(self) -> "Failing":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def read(self, size: int) -> bytes:
+            raise PayloadError("transfer closed")
+
+    monkeypatch.setattr(storage, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", lambda *args: Failing())
+    with pytest.raises(DataError, match=r"shard-000000.tar: can't be read \(transfer closed\)"):
+        verify_split(remote, "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": "folder", "cache": "c"}, "data.cache c: only shards are fetched to it, not data.name folder"),
+        ({"cache_gigabytes": 0.0}, "data.cache_gigabytes 0.0: give a number above 0"),
+        ({"cache_gigabytes": -1.0}, "data.cache_gigabytes -1.0: give"),
+        ({"cache_gigabytes": float("inf")}, "data.cache_gigabytes inf: give"),
+        ({"cache_gigabytes": float("nan")}, "data.cache_gigabytes nan: give"),
+    ],
+)
+def test_keys_of_a_cache_that_make_no_sense_are_named(
+    local: Path, tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    keys = {"name": "shards", "root": str(local), "cache": str(tmp_path / "c")} | changes
+    with pytest.raises(ConfigError, match=problem):
+        check_data(ClassificationData(**keys))
+    with pytest.raises(ConfigError, match=problem):  # as of tests and from Python
+        read_split(keys.pop("name"), keys.pop("root"), "train", None, 0, 0, **keys)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_cache_that_is_too_small_for_the_streams_is_named() -> None:
+    assert describe_small_cache(3.0, [10**9] * 50, 3) == []
+    assert describe_small_cache(3.0, [10**9] * 2, 99) == []
+    (line,) = describe_small_cache(1.0, [10**9, 2 * 10**9, 10**9, 5], 3)
+    assert line == (
+        "data.cache_gigabytes 1: streams use 3 shards at a time, 6 GB: shards will be fetched again and again"
+    )

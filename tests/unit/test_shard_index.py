@@ -72,6 +72,7 @@ EMPTIED = ("offsets", "lengths", "labels", "name_ends", "names")
         ({"class_names": ["a", "a"]}, "same class twice"),
         ({"class_names": []}, "no list of names"),
         ({"class_names": ["a", 3]}, "no list of names"),
+        ({"class_names": ["a", "\ud800"]}, "its class_names are no text"),
         (dict.fromkeys(EMPTIED, ()), "lists no pictures"),
     ],
 )

@@ -1,8 +1,10 @@
 """Shards hold the folder's files byte for byte, where the index and any reader of tar files find them."""
 
+import fcntl
 import gc
 import os
 import tarfile
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -211,3 +213,93 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "s3://bucket/x: measure a copy" in refused(
         capsys, "statistics", "--name", "shards", "--root", "s3://bucket/x"
     )
+
+
+def test_overwriting_looks_at_the_pictures_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_shards(tmp_path)
+    (tmp_path / "shards/train/shard-000000-backup.tar").write_bytes(b"mine")
+    (tmp_path / "shards/train/shard-000077.tar").write_bytes(b"of another packing")
+    before = by_name(tmp_path / "shards")
+    output = ["--output", str(tmp_path / "shards"), "--overwrite"]
+    assert "typo/train: no such folder" in refused(capsys, "shards", "--root", str(tmp_path / "typo"), *output)
+    picture = tmp_path / "folder/train/cow/1.x.JPEG"
+    content = picture.read_bytes()
+    picture.write_bytes(b"")
+    assert "1.x.JPEG: is empty" in refused(capsys, "shards", "--root", str(tmp_path / "folder"), *output)
+    picture.write_bytes(content)
+    lock = os.open(tmp_path / "shards/train", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # another command packs there
+    assert "another prepare_data.py" in refused(capsys, "shards", "--root", str(tmp_path / "folder"), *output)
+    os.close(lock)
+    assert by_name(tmp_path / "shards") == before
+    main(["shards", "--root", str(tmp_path / "folder"), *output])
+    left = sorted(path.name for path in (tmp_path / "shards/train").iterdir())
+    assert left == ["index.safetensors", "shard-000000-backup.tar", "shard-000000.tar"]
+
+
+def test_pictures_that_cannot_be_packed_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    make_folder(tmp_path / "folder")
+    picture = tmp_path / "folder/train/cow/1.x.JPEG"
+    content = picture.read_bytes()
+    dataset = read_folder(tmp_path / "folder", "train")
+    for size, problem in ((0, "is empty"), (2**27 + 1, "larger than 134,217,728 bytes")):
+        with picture.open("wb") as file:
+            file.truncate(size)
+        with pytest.raises(DataError, match=rf"cow/1.x.JPEG: {problem}: mend or move it"):
+            pack(dataset, tmp_path / "folder/train", tmp_path / "shards/train", shard_size=2500, seed=3)
+        assert not (tmp_path / "shards").exists()
+    picture.write_bytes(content)
+    pack(dataset, tmp_path / "folder/train", tmp_path / "shards/train", shard_size=2500, seed=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n", b"0123abcd", b"half a li\n1 10 x\n"])
+def test_a_list_of_what_is_done_that_cannot_be_read_is_begun_anew(tmp_path: Path, content: bytes) -> None:
+    make_shards(tmp_path)
+    whole = by_name(tmp_path / "shards")
+    (tmp_path / "again/train").mkdir(parents=True)
+    (tmp_path / "again/train/.packing").write_bytes(content)
+    folder = read_folder(tmp_path / "folder", "train")
+    pack(folder, tmp_path / "folder/train", tmp_path / "again/train", shard_size=2500, seed=3)
+    assert by_name(tmp_path / "again") == whole
+
+
+def test_a_line_of_what_is_done_that_was_cut_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed while it notes shard 1, after "1": "11 ..." must not come of it."""
+    index = make_shards(tmp_path, shard_size=1)
+    whole = by_name(tmp_path / "shards")
+    progress = tmp_path / "shards/train/.packing"
+    folder, source, write = read_folder(tmp_path / "folder", "train"), tmp_path / "folder/train", packing._write_shard
+
+    def stop_at(last: int) -> None:
+        def write_some(plan: packing._Plan, shard: int, *rest: object) -> tuple[int, str]:
+            if shard == last:
+                raise KeyboardInterrupt
+            return write(plan, shard, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(packing, "_write_shard", write_some)
+        with pytest.raises(KeyboardInterrupt):
+            pack(folder, source, tmp_path / "shards/train", shard_size=1, seed=3)
+
+    stop_at(1)
+    with progress.open("a") as file:
+        file.write("1")
+    stop_at(2)
+    monkeypatch.setattr(packing, "_write_shard", write)
+    assert len(index.shard_sizes) > 11
+    assert index.shard_sizes[1] == index.shard_sizes[11]  # so that its size betrays nothing
+    pack(folder, source, tmp_path / "shards/train", shard_size=1, seed=3)
+    assert by_name(tmp_path / "shards") == whole
+
+
+def test_memory_is_bounded_by_a_few_pictures(tmp_path: Path) -> None:
+    (tmp_path / "folder/train/ape").mkdir(parents=True)
+    for number in range(120):
+        (tmp_path / f"folder/train/ape/{number}.png").write_bytes(bytes(10**5))
+    folder = read_folder(tmp_path / "folder", "train")
+    tracemalloc.start()
+    index = pack(folder, tmp_path / "folder/train", tmp_path / "shards/train", shard_size=10**9, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert index.shard_sizes.tolist()[0] > 12 * 10**6
+    assert len(index.shard_sizes) == 1
+    assert peak < 6 * 10**6

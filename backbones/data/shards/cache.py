@@ -2,13 +2,37 @@
 
 import fcntl
 import hashlib
+import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backbones.data.shards.storage import copy_file, file_size
 from backbones.errors import ConfigError, DataError
+
+_NAME = re.compile(r"([0-9a-f]{64})\.(tar|new|lock)")  # whatever else lies in the folder is someone else's
+
+
+def check_cache(name: str, folder: str | None, gigabytes: float) -> None:
+    """Refuses the keys of a cache where none is used, or without a size. Raises ConfigError."""
+    if folder and name != "shards":
+        raise ConfigError(f"data.cache {folder}: only shards are fetched to it, not data.name {name}; leave it out")
+    if not 0 < gigabytes < math.inf:
+        raise ConfigError(f"data.cache_gigabytes {gigabytes}: give a number above 0")
+
+
+def describe_small_cache(gigabytes: float, sizes: list[int], used: int) -> list[str]:
+    """A line, if less fits than `used` shards, or all, that are read at a time; sizes are in bytes."""
+    used = min(used, len(sizes))
+    wanted = used * max(sizes) / 1e9
+    if wanted <= gigabytes:
+        return []
+    return [
+        f"data.cache_gigabytes {gigabytes:g}: streams use {used} shards at a time, {wanted:.3g} GB: shards will be "
+        "fetched again and again"
+    ]
 
 
 class ShardCache:
@@ -49,6 +73,7 @@ class ShardCache:
                     return found
                 with _locked(path.with_suffix(".lock")) as ours:
                     if ours and not path.exists():
+                        self._remove_remains()
                         self._fetch(place, size, digest, path.with_suffix(".new"))
                         self._make_room(size)
                         os.replace(path.with_suffix(".new"), path)
@@ -72,7 +97,7 @@ class ShardCache:
     def _make_room(self, size: int) -> None:
         """Removes the oldest shards until one of `size` bytes fits."""
         found = []
-        for path in self.folder.glob("*.tar"):
+        for path in self._files("tar"):
             try:
                 about = path.stat()
             except FileNotFoundError:  # another process makes room too
@@ -84,6 +109,17 @@ class ShardCache:
                 break
             path.unlink(missing_ok=True)
             total -= taken
+
+    def _remove_remains(self) -> None:
+        """Removes what processes that were killed left of their fetching."""
+        for path in [*self._files("new"), *self._files("lock")]:
+            with suppress(BlockingIOError, PermissionError), _locked(path.with_suffix(".lock"), wait=False) as ours:
+                if ours:
+                    path.with_suffix(".new").unlink(missing_ok=True)
+
+    def _files(self, kind: str) -> list[Path]:
+        """The cache's own files of a kind: tar, new (a shard that is being fetched) or lock."""
+        return [path for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name)) and m[2] == kind]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -103,18 +139,18 @@ def _open(path: Path, size: int) -> int | None:
         os.close(descriptor)
         path.unlink(missing_ok=True)
         return None
-    with suppress(FileNotFoundError):  # it has left just now
+    with suppress(FileNotFoundError, PermissionError):  # it has left just now, or is another user's
         os.utime(path)
     return descriptor
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Waits for a lock, a file that goes with it; False if that had gone already, and so is no longer what others wait
-    for."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Takes a lock, a file that goes with it; False if that had gone already, and so is no longer what others wait for.
+    Raises BlockingIOError if someone has it and it is not to be waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)  # may be another user's
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         try:
             same = path.stat().st_ino == os.fstat(descriptor).st_ino
         except FileNotFoundError:

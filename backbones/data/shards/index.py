@@ -119,6 +119,10 @@ def _problem(class_names: object, arrays: dict[str, np.ndarray]) -> str | None:
     """What is wrong with an index, if anything is."""
     if not (isinstance(class_names, list) and class_names and all(isinstance(name, str) for name in class_names)):
         return "its class_names are no list of names"
+    try:
+        "".join(class_names).encode("utf8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "its class_names are no text"
     if len(set(class_names)) < len(class_names):
         return "it has the same class twice"
     shards, pictures = (len(arrays[name]) if arrays[name].ndim else 0 for name in ("pictures_by_shard", "offsets"))

@@ -13,7 +13,7 @@ from backbones.data.shards.index import INDEX, LARGEST_INDEX, ShardIndex, parse_
 from backbones.data.shards.storage import is_url, join, read_small_file
 from backbones.errors import ConfigError, DataError
 
-_OPEN = 128  # shards that a process has open: those that all streams use at a time, with their usual number
+_OPEN = 256  # shards that a process has open: more than its streams use at a time, with their usual numbers
 
 
 class _OpenShard:
@@ -45,10 +45,10 @@ class Shards:
         return int(np.searchsorted(self._ends, picture, side="right"))
 
     def read(self, picture: int) -> bytes:
-        """A picture's file, byte for byte.
+        """A picture's file, byte for byte as it lies there: only a cache, or `verify_split`, notices other content.
 
         Raises:
-            DataError: the shard is missing, cut off or damaged.
+            DataError: the shard is missing, or has not the size that the index says.
         """
         shard = self.shard_of(picture)
         opened = self._open(shard)
@@ -130,4 +130,5 @@ def read_shards(
         identity=f"shards {split} {index.digest()}",
         encoded=shards.read,
         pictures_by_shard=index.pictures_by_shard,
+        shard_sizes=index.shard_sizes,
     )
