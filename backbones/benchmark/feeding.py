@@ -58,13 +58,13 @@ def fed_training(
 
 
 def resident(source: TrainingInput, size: int, batch_size: int, device: torch.device) -> TrainingInput:
-    """One batch of `source`, moved to the device, over and over."""
+    """One batch of `source`, moved to the device, over and over; every step prepares it, as it does one from files."""
     sampler = StepSampler(
         size, batch_size=batch_size, accumulate=1, start_step=0, steps=1, seed=0, rank=0, world_size=1
     )
-    prepared = source.prepare(to_device(next(iter(source.batches(sampler))), device))
+    kept = to_device(next(iter(source.batches(sampler))), device)
 
     def batches(sampler: StepSampler) -> Iterable[Any]:
-        return repeat(prepared, len(sampler))
+        return repeat(kept, len(sampler))
 
-    return TrainingInput(batches, lambda batch: batch)
+    return TrainingInput(batches, source.prepare)

@@ -25,10 +25,12 @@ def rates_side_by_side(
 ) -> list[float]:
     """Items a second of all jobs together, by round; each job is a process of its own.
 
-    The jobs start every round together; its time runs until the last of them is done.
+    The jobs start the clock of every round together, after the steps that do not count (with them, a capture is over);
+    it runs until the last of them is done.
 
     Args:
-        make_way: makes, in the process, of `arguments` what has a `segment(steps, discard)`; both must be picklable.
+        make_way: makes, in the process, of `arguments` what has a `segment(steps, discard, wait)` that calls `wait`
+            before the steps that are timed; both must be picklable.
         threads: of each job.
         start_method: of the processes; "fork" starts faster, but never after work on a GPU.
 
@@ -86,10 +88,9 @@ def _work(
         way.segment(plan.steps, plan.discard)  # warm-up
         segments = []
         for _ in range(plan.rounds):
-            barrier.wait()
-            started = time.monotonic()  # one clock for all processes of a machine
-            items = way.segment(plan.steps, 0).items
-            segments.append((items, started, time.monotonic()))
+            segment = way.segment(plan.steps, plan.discard, barrier.wait)
+            ended = time.monotonic()  # one clock for all processes of a machine
+            segments.append((segment.items, ended - segment.seconds, ended))
         results.put(segments)
     except Exception as error:
         barrier.abort()

@@ -1,5 +1,6 @@
 """Training on CIFAR-10 as `pretrain` does it, a segment at a time: its input, its loss and its loop, not a copy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -103,13 +104,14 @@ class OurTraining:
         self._size, self._batch_size, self._device = size, batch_size, device
         self._done = 0
 
-    def segment(self, steps: int, discard: int) -> Segment:
-        """Goes on for `discard` steps, then `steps` that are timed."""
+    def segment(self, steps: int, discard: int, wait: Callable[[], object] = lambda: None) -> Segment:
+        """Goes on for `discard` steps, then `steps` that are timed; `wait` is called between them."""
         first, timed, last = self._done, self._done + discard, self._done + discard + steps
         watch = Stopwatch(self._device)
 
         def rate(step: int) -> float:  # is asked for at the start of each step
             if step == timed:
+                wait()
                 watch.start()
             return self._lr
 

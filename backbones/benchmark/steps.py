@@ -45,9 +45,18 @@ class OurSteps:
             precision=variant.precision,
             device=device,
         )
-        self._take_step: TakeStep = CapturedStep(step, model) if variant.captured else step
+        self._step, self._model, self._captured = step, model, variant.captured
+        self._take_step = self._make_step()
         self._batches = prefetch(repeat(batch), device)
         self._size, self._device = size, device
+
+    def _make_step(self) -> TakeStep:
+        return CapturedStep(self._step, self._model) if self._captured else self._step
+
+    def forget(self) -> None:
+        """Gives back what a step leaves but weights and momenta: the gradients; a captured step is captured anew."""
+        self._take_step = self._make_step()
+        self._step.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> Tensor:
         """Takes one step; its loss."""
@@ -75,6 +84,10 @@ class UsualSteps:
         self._images, self._labels = images.contiguous(), labels
         self._autocast = partial(autocast, precision, self._device)
         self._optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
+
+    def forget(self) -> None:
+        """Gives back what a step leaves but weights and momenta: the gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> Tensor:
         """Takes one step; its loss."""

@@ -158,6 +158,7 @@ def compare(
     memory = {}
     for key, way in ways.items():  # warm-up
         way.segment(1, 1)
+        way.forget()  # so that gradients count, and a captured step's memory, which is taken in its capture
         _, memory[key] = with_peak_memory(partial(way.segment, 1, 1), device)
     segments = {key: partial(way.segment, plan.steps, plan.discard) for key, way in ways.items()}
     rates = interleave(segments, plan.rounds, description=f"{name} {variant.name}")

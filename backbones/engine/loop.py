@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from backbones.engine.acceleration import Precision
 from backbones.engine.average import WeightAverage
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from backbones.engine.distributed import World, mean_over_processes, share_buffers, wait_for_all
-from backbones.engine.first_pass import wrap_for_processes
+from backbones.engine.first_pass import eagerly, try_compiled, wrap_for_processes
 from backbones.engine.plateau import Plateau
 from backbones.engine.prefetch import prefetch
 from backbones.engine.randomness import derive_seed, seed_generators
@@ -60,6 +61,7 @@ class TrainOptions:
         clip_grad_norm: the gradient's norm is cut to this; 0 leaves it alone.
         ema_decay: test and keep an exponential moving average of the weights with this decay; 0 for none.
         capture: a step is one CUDA graph, where that is possible: small networks train several times as fast.
+            `left_out` in run.json tells why this, or `compile`, was not possible.
         compile: compile the network (torch.compile), where that is possible; it takes up to a minute at the start.
         log_gradient_norm: log the norm of the whole gradient (before it is cut).
     """
@@ -206,7 +208,9 @@ def train(
     steps = range(start_step, options.steps)
     iterator = prefetch(batches, world.device)
     if steps:
-        take_step, iterator = _prepare_step(state, compute_loss, iterator, options, world, precision, compile_network)
+        take_step, iterator = _prepare_step(
+            state, compute_loss, iterator, options, world, precision, compile_network, run
+        )
     window = _Window(options.batch_size)
     with progress_bar(steps, total=options.steps, initial=start_step, unit="step", shown=world.is_main) as bar:
         for step in bar:
@@ -257,24 +261,37 @@ def _prepare_step(
     world: World,
     precision: Precision,
     compile_network: CompileNetwork,
+    run: RunFolder | None,
 ) -> tuple[TakeStep, Iterator[Any]]:
-    """The step that the options ask for, as far as it is possible here; the main process says what is not.
+    """The step that the options ask for, as far as it is possible here; what is not is said and recorded.
 
     Returns:
         The step, and the batches, of which the first may have been looked at.
     """
-    model = state.model
-    reasons = {
-        "compile": why_not_compiled(world.device) if options.compile else None,
-        "capture": why_not_captured(world.device, world.size) if options.capture else None,
-    }
-    for name, reason in reasons.items():
-        if reason and world.is_main:
+    left_out: dict[str, str] = {}
+    if run is not None and (options.compile or options.capture):
+        run.update(left_out=left_out)
+
+    def leave_out(name: str, reason: str) -> None:
+        left_out[name] = reason
+        if world.is_main or world.size == 1:
             print(f"train.{name}: goes on without it: {reason}", flush=True)
-    if options.compile and not reasons["compile"]:
+        if run is not None:
+            run.update(left_out=left_out)
+
+    model = state.model
+    not_compiled = why_not_compiled(world.device) if options.compile else None
+    not_captured = why_not_captured(world.device, world.size) if options.capture else None
+    compiled = options.compile and not not_compiled
+    if compiled:
         model = compile_network(model)
     if world.size > 1:
         model, batches = wrap_for_processes(state.model, model, compute_loss, batches, precision, world)
+    if compiled:
+        not_compiled, batches = try_compiled(state.model, model, compute_loss, batches, precision, world)
+    for name, reason in (("compile", not_compiled), ("capture", not_captured)):
+        if reason:
+            leave_out(name, reason)
     step = Step(
         model,
         state.optimizer,
@@ -285,8 +302,18 @@ def _prepare_step(
         clip_grad_norm=options.clip_grad_norm,
         log_gradient_norm=options.log_gradient_norm,
     )
-    captured = options.capture and not reasons["capture"]
-    return CapturedStep(step, state.model) if captured else step, batches
+    take_step: TakeStep = step
+    if options.capture and not not_captured:
+        take_step = CapturedStep(step, state.model, partial(leave_out, "capture"))
+    return _eager(take_step) if compiled and not_compiled else take_step, batches
+
+
+def _eager(take_step: TakeStep) -> TakeStep:
+    def take_eagerly(batches: Iterator[Any]) -> dict[str, Tensor]:
+        with eagerly():
+            return take_step(batches)
+
+    return take_eagerly
 
 
 def _evaluate(state: TrainState, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.engine.acceleration import Precision, autocast
+from backbones.errors import UserError
 
 # (the model as wrapped for many processes, a micro-batch) -> (loss to minimise, numbers to log)
 ComputeLoss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
@@ -82,51 +83,96 @@ class CapturedStep:
         step: what to record, all portions of a batch; its micro-batches must be tensors, or named tuples of tensors, of
             one shape.
         model: whose buffers the step changes.
+        give_up: is told why the step can't be captured; from then on `step` is taken as it is. None raises the error.
     """
 
-    def __init__(self, step: Step, model: nn.Module):
+    def __init__(self, step: Step, model: nn.Module, give_up: Callable[[str], None] | None = None):
         self._step, self._model = step, model
+        self._give_up, self._gave_up = give_up, False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._portions: list[Any] = []  # where the graph finds its micro-batches
         self._values: dict[str, Tensor] = {}
 
     def __call__(self, batches: Iterator[Any]) -> dict[str, Tensor]:
         portions = [next(batches) for _ in range(self._step.accumulate)]
+        if self._graph is None and not self._gave_up:
+            self._graph = self._capture(portions)
         if self._graph is None:
-            device = self._step.device
-            self._portions = [_map_tensors(lambda tensor: tensor.to(device, copy=True), batch) for batch in portions]
-            self._graph = self._capture()
+            return self._step(iter(portions))
         for kept, new in zip(self._portions, portions, strict=True):
             for target, source in zip(_tensors(kept), _tensors(new), strict=True):
                 target.copy_(source, non_blocking=True)
         self._graph.replay()
         return {name: value.clone() for name, value in self._values.items()}
 
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        step, optimizer = self._step, self._step.optimizer
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=step.device)
-            for parameter in group["params"]:  # as SGD's own first step would leave them, but before the capture
-                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-        momenta = [buffer for state in optimizer.state.values() for buffer in state.values()]
-        changing = [*self._model.state_dict().values(), *momenta]
-        before = [tensor.clone() for tensor in changing]
-        random_state = torch.cuda.get_rng_state(step.device)
+    def _capture(self, portions: list[Any]) -> torch.cuda.CUDAGraph | None:
+        """The graph; None where the capture failed, with all as it was before."""
+        device, optimizer = self._step.device, self._step.optimizer
+        rates = [group["lr"] for group in optimizer.param_groups]
+        states = {parameter: dict(state) for parameter, state in optimizer.state.items()}
+        random_state, stream = torch.cuda.get_rng_state(device), torch.cuda.current_stream()
+        changing: list[tuple[Tensor, Tensor]] = []
+        reason = None
+        try:
+            self._portions = [_map_tensors(lambda tensor: tensor.to(device, copy=True), batch) for batch in portions]
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=device)
+                for parameter in group["params"]:  # as SGD's own first step would leave them, but before the capture
+                    optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            momenta = [buffer for state in optimizer.state.values() for buffer in state.values()]
+            for tensor in (*self._model.state_dict().values(), *momenta):
+                changing.append((tensor, tensor.clone()))
+            graph = self._warm_up_and_record(changing)
+        except Exception as error:  # forbidden operations, too little memory: each has its own
+            # What fails within a capture ends it, and its end fails too: the first of them says why.
+            reason = describe(error.__context__ if isinstance(error.__context__, Exception) else error)
+            if device.type == "cuda":
+                _leave_capture(device, stream)
+            _put_back(changing)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            optimizer.state.clear()
+            optimizer.state.update(states)
+            optimizer.zero_grad(set_to_none=True)
+            self._portions, self._values = [], {}
+            if self._give_up is None or isinstance(error, UserError):
+                raise
+        finally:
+            torch.cuda.set_rng_state(random_state, device)
+        if reason is None:
+            return graph
+        self._gave_up = True
+        if self._give_up is not None:
+            self._give_up(reason)
+        return None
+
+    def _warm_up_and_record(self, changing: list[tuple[Tensor, Tensor]]) -> torch.cuda.CUDAGraph:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UP):
-                step(iter(self._portions))
-            optimizer.zero_grad(set_to_none=True)
+                self._step(iter(self._portions))
+            self._step.optimizer.zero_grad(set_to_none=True)
         torch.cuda.current_stream().wait_stream(aside)
-        for tensor, kept in zip(changing, before, strict=True):
-            tensor.copy_(kept)
+        _put_back(changing)
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as one that pins loaded batches, may go on with what a capture forbids.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._values = step(iter(self._portions))
-        torch.cuda.set_rng_state(random_state, step.device)
+            self._values = self._step(iter(self._portions))
         return graph
+
+
+def _put_back(changing: list[tuple[Tensor, Tensor]]) -> None:
+    for tensor, kept in changing:
+        tensor.copy_(kept)
+
+
+def _leave_capture(device: torch.device, stream: torch.cuda.Stream) -> None:
+    """A capture whose end fails leaves PyTorch on its own stream, and random numbers that wait for its end."""
+    torch.cuda.set_stream(stream)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -151,8 +197,13 @@ def why_not_compiled(device: torch.device) -> str | None:
     try:
         torch.compile(lambda x: (x + 1).relu(), fullgraph=True)(torch.zeros(2, device=device))
     except Exception as error:  # no C++ compiler, no Triton, a Python that is too new: each has its own
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return describe(error)
     return None
+
+
+def describe(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _tensors(batch: Any) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Running an RPN over the pictures of a data set."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Unpack
 
@@ -13,6 +13,8 @@ from torchvision.ops import box_iou
 from backbones.data.loader import testing_batches
 from backbones.engine.acceleration import autocast
 from backbones.engine.distributed import gather_objects, wait_for_all
+from backbones.engine.fetch import fetch
+from backbones.engine.prefetch import prefetch
 from backbones.errors import RunFolderError
 from backbones.progress import progress_bar
 from detection.data.annotations import DetectionDataset
@@ -45,8 +47,8 @@ def store_proposals(
             create_proposals(temporary, len(dataset), options.post_nms_train if to_train else options.post_nms_test)
         wait_for_all()
         writer = ProposalWriter(temporary)
-        for sample, boxes in _propose(detector, dataset, to_train, viewing):
-            writer.write(sample.index, boxes)
+        for index, boxes, _ in _propose(detector, dataset, to_train, viewing):
+            writer.write(index, boxes)
         writer.close()
         wait_for_all()
         if world.is_main:
@@ -69,8 +71,7 @@ def measure_recall(
         "average_recall", the mean over 0.5, 0.55 ... 0.95. Ignored objects do not count; None without others.
     """
     best: list[np.ndarray] = []
-    for sample, boxes in _propose(detector, dataset, False, viewing):
-        objects = sample.target.boxes[~sample.target.ignore]
+    for _, boxes, objects in _propose(detector, dataset, False, viewing):
         best.append(box_iou(objects, boxes.float()).amax(dim=1).numpy())
     overlaps = np.concatenate([each for part in gather_objects(best) for each in part])
     if not len(overlaps):
@@ -82,20 +83,28 @@ def measure_recall(
 @torch.inference_mode()
 def _propose(
     detector: FasterRCNN, dataset: DetectionDataset, to_train: bool, viewing: Viewing
-) -> Iterator[tuple[Sample, Tensor]]:
-    """This process's share of the pictures, and the proposals in each, on the CPU."""
-    world = viewing["world"]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """This process's share of the pictures: the index of each, the proposals in it, and its objects, on the CPU.
+
+    A GPU is given the next picture before the proposals in the last are back. Ignored objects are left out.
+    """
+    world, device = viewing["world"], viewing["world"].device
 
     def load(index: int) -> Sample:
         return make_sample(dataset, index, shorter=viewing["shorter"], longest=viewing["longest"])
 
-    indices = range(world.rank, len(dataset), world.size)
-    on_gpu = world.device.type == "cuda"
-    batches = testing_batches(load, indices, batch_size=1, workers=viewing["workers"], collate=list, pin_memory=on_gpu)
-    with progress_bar(
-        batches, total=len(indices), unit="picture", description="proposals", shown=world.is_main, stays=False
-    ) as bar:
-        for (sample,) in bar:
-            with autocast(viewing["precision"], world.device):
+    def look(batches: Iterable[list[Sample]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        for (sample,) in batches:
+            with autocast(viewing["precision"], device):
                 boxes = detector.propose(sample.image, to_train=to_train)
-            yield sample, boxes.cpu()
+            yield sample.index, (boxes, sample.target.boxes, sample.target.ignore)
+
+    indices = range(world.rank, len(dataset), world.size)
+    batches = testing_batches(
+        load, indices, batch_size=1, workers=viewing["workers"], collate=list, pin_memory=device.type == "cuda"
+    )
+    bar = progress_bar(total=len(indices), unit="picture", description="proposals", shown=world.is_main, stays=False)
+    with bar:
+        for index, (boxes, objects, ignore) in fetch(look(prefetch(batches, device)), device):
+            yield index, boxes, objects[~ignore]
+            bar.update()

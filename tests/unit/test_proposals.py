@@ -2,7 +2,9 @@
 
 import errno
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,3 +115,30 @@ def test_recall_in_closed_form() -> None:
     assert measure_recall(FixedRPN(proposals, few=1), pictures, **VIEWING)["recall50"] == pytest.approx(100 / 3)
     nothing = measure_recall(FixedRPN(proposals, few=3), dataset(objects[:1], [True]), **VIEWING)
     assert nothing == {"recall50": None, "recall70": None, "average_recall": None}
+
+
+def test_a_gpu_gets_the_next_picture_before_the_proposals_in_the_last_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    class Detector(FixedRPN):
+        def propose(self, image: torch.Tensor, *, to_train: bool) -> torch.Tensor:
+            events.append("propose")
+            return super().propose(image, to_train=to_train)
+
+    def one_behind(results: Iterable[Any], device: torch.device) -> Iterator[Any]:
+        """As `fetch` on a GPU."""
+        first, second = results
+        yield from (first, second)
+
+    class Writer(ProposalWriter):
+        def write(self, index: int, boxes: torch.Tensor) -> None:
+            events.append(f"write {index}")
+            super().write(index, boxes)
+
+    monkeypatch.setattr(propose, "fetch", one_behind)
+    monkeypatch.setattr(propose, "ProposalWriter", Writer)
+    detector = Detector([[0, 0, 10, 10]], few=1)
+    store_proposals(detector, dataset([], []), tmp_path / "test.npy", to_train=False, **VIEWING)
+    assert events == ["propose", "propose", "write 0", "write 1"]

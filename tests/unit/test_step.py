@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from backbones.engine import step as step_module
 from backbones.engine.step import CapturedStep, Step, set_rate, why_not_captured, why_not_compiled
+from backbones.errors import UserError
 
 CPU = torch.device("cpu")
 BATCHES = [torch.randn(6, 5, generator=torch.Generator().manual_seed(n)) for n in range(4)]
@@ -116,8 +117,8 @@ def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     original = CapturedStep.__init__
 
-    def remember(self: CapturedStep, *arguments: Any) -> None:
-        original(self, *arguments)
+    def remember(self: CapturedStep, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
         captured[:] = [self]
 
     monkeypatch.setattr(CapturedStep, "__init__", remember)
@@ -188,6 +189,54 @@ def test_a_captured_run_resumes_to_the_same_bits() -> None:
     assert trained(CapturedStep(second, second.model), second, first=2) == expected[2:]
     for found, wanted in zip(second.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+@pytest.mark.parametrize("failing", [1, 2, 4])  # calls of the loss: the first and second are warm-up, then the capture
+def test_a_capture_that_fails_leaves_no_trace(failing: int) -> None:
+    """The steps are those that were never to be captured, to the bit; so also after steps that left momenta."""
+    for earlier in (False, True):
+        plain, captured = make_step(network()), make_step(network())
+        if earlier:
+            trained(plain, plain), trained(captured, captured)
+        calls = 0
+
+        def fail(model: nn.Module, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            nonlocal calls
+            calls += 1
+            value = loss(model, batch)
+            if calls == failing:
+                raise RuntimeError("not permitted\nin a capture")
+            return value
+
+        captured._compute_loss = fail
+        reasons: list[str] = []
+        take_step = CapturedStep(captured, captured.model, reasons.append)
+        assert trained(take_step, captured) == trained(plain, plain)
+        assert reasons == ["not permitted in a capture"]
+        assert calls == failing + len(BATCHES)
+        assert isinstance(captured.optimizer.param_groups[0]["lr"], float)
+        for found, wanted in zip(captured.model.state_dict().values(), plain.model.state_dict().values(), strict=True):
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_without_a_way_to_go_on_a_failed_capture_is_an_error() -> None:
+    step = make_step(network())
+    step._compute_loss = lambda model, batch: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        CapturedStep(step, step.model)(iter(BATCHES))
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_what_is_wrong_with_the_data_ends_the_run() -> None:
+    def fail(model: nn.Module, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        raise UserError("a damaged picture")
+
+    step = make_step(network())
+    step._compute_loss = fail
+    with pytest.raises(UserError, match="damaged"):
+        CapturedStep(step, step.model, lambda reason: pytest.fail(reason))(iter(BATCHES))
 
 
 def test_where_a_step_can_t_be_captured_the_reason_is_given() -> None:

@@ -1,11 +1,14 @@
 """The benchmark's part `train`: its networks are one function, all ways train, and what is refused. No test times."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from backbones.benchmark import train_part
+from backbones.benchmark import steps, train_part
 from backbones.benchmark.limits import Limits
 from backbones.benchmark.measure import Plan
 from backbones.benchmark.our_cifar import Variant
@@ -16,10 +19,12 @@ from backbones.benchmark.train_part import (
     benchmark_train,
     check_train,
     choose_variants,
+    compare,
     full_options,
     network_cost,
     network_pair,
 )
+from backbones.engine.step import Step
 from backbones.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -43,6 +48,34 @@ def test_all_ways_take_the_same_steps() -> None:
     # In another layout other kernels run, and batch norm over two values makes much of rounding.
     assert losses["ours"][0] == pytest.approx(losses["usual"][0], rel=1e-3)
     assert losses["ours"][0] != losses["ours"][1]
+
+
+def test_memory_is_measured_around_the_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stand-in for a captured step: its first call, and no other, is the capture."""
+    events: list[str] = []
+
+    class Captured:
+        def __init__(self, step: Step, model: nn.Module):
+            self.step, self.captured = step, False
+
+        def __call__(self, batches: Iterator[Any]) -> dict[str, torch.Tensor]:
+            if not self.captured:
+                self.captured = True
+                gradients = [p.grad for group in self.step.optimizer.param_groups for p in group["params"]]
+                events.append("capture" if all(each is None for each in gradients) else "capture with gradients")
+            return self.step(batches)
+
+    def measure(work: Callable[[], Any], device: torch.device) -> tuple[Any, int]:
+        events.append("measured from")
+        result = work()
+        events.append("to")
+        return result, 1
+
+    monkeypatch.setattr(steps, "CapturedStep", Captured)
+    monkeypatch.setattr(train_part, "with_peak_memory", measure)
+    compare("resnet18", Variant("fp32", captured=True), SMALL, plan=Plan(1, 1, 0), device=CPU, limits=LIMITS)
+    ours = ["capture", "measured from", "capture", "to"]
+    assert events == [*ours, *ours, "measured from", "to"]
 
 
 def test_rows_and_the_share_of_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
