@@ -27,11 +27,11 @@ test-slow: $(INSTALLED)
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 
-# Each part apart, so that one that fails does not stop the others; fails at the end if one did.
+# Needs a GPU. Each part apart, so that one that fails does not stop the others; fails at the end if one did.
 benchmark-gpu: $(INSTALLED)
 	@status=0; $(MAKE) test-gpu || status=1; \
 	for part in input train detector cifar coco; do \
-		$(BIN)/python tools/benchmark.py $$part --full --output results/benchmark/$${part}_gpu.json || status=1; \
+		$(BIN)/python tools/benchmark.py $$part --full --device cuda --output results/benchmark/$${part}_gpu.json || status=1; \
 	done; exit $$status
 
 lint: $(INSTALLED)

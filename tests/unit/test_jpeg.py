@@ -153,6 +153,15 @@ def test_colours_that_are_not_ycbcr_are_left_to_pil() -> None:
     pixels, _ = cut_file(file, "rgb.jpg", Whole(flip=False), np.random.default_rng(0))
     assert np.array_equal(pixels, pixels_of(file))
 
+    plain = jpeg(20, 20)
+    for transform in (0, 1):  # Adobe's marker says which colours: 1 is YCbCr
+        marker = b"\xff\xee\x00\x0eAdobe" + bytes([0, 100, 0, 0, 0, 0, transform])
+        assert (read_jpeg_header(plain[:2] + marker + plain[2:]) is None) == (transform == 0)
+    components = bytearray(plain)
+    first = plain.index(b"\xff\xc0") + 10
+    components[first : first + 9 : 3] = b"RGB"  # and without that marker the names of the components
+    assert read_jpeg_header(bytes(components)) is None
+
 
 @pytest.mark.filterwarnings("error")
 def test_pixels_of_pil_are_cut_without_a_warning() -> None:

@@ -64,6 +64,13 @@ def test_python_s_tarfile_reads_them_in_webdataset_s_layout(tmp_path: Path) -> N
     assert Counter(data for _, data, _ in found) == Counter(by_name(tmp_path / "folder/train").values())
 
 
+def test_shards_are_as_large_as_asked_for(tmp_path: Path) -> None:
+    """With the headers of their small pictures; a tar file's length is a multiple of 10,240."""
+    index = make_shards(tmp_path, shard_size=20_000)
+    assert index.lengths.sum() < 20_000  # without headers one shard would do
+    assert index.shard_sizes.tolist() == [20_480] * 3
+
+
 def test_webdataset_reads_them(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     index = make_shards(tmp_path)
