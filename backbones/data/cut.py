@@ -1,5 +1,7 @@
 """Cutting the part of a picture that training shows out of its file or its pixels."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -46,9 +48,12 @@ def resize_part(pixels: np.ndarray, box: Box | FractionalBox, size: tuple[int, i
     Sides between pixels must lie within the picture.
     """
     height, width = pixels.shape[:2]
-    if not all(isinstance(side, int) for side in box):
-        return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
-    x1, y1, x2, y2 = map(int, box)
+    x1, y1 = map(math.floor, box[:2])
+    x2, y2 = map(math.ceil, box[2:])
+    if (x1, y1, x2, y2) != tuple(box):
+        within = (box[0] - x1, box[1] - y1, box[2] - x1, box[3] - y1)
+        picture = Image.fromarray(pixels[y1:y2, x1:x2])  # PyTorch knows no sides between pixels
+        return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=within))
     part = pixels[max(y1, 0) : y2, max(x1, 0) : x2]
     if not _inside((x1, y1, x2, y2), width, height):
         margins = ((max(-y1, 0), max(y2 - height, 0)), (max(-x1, 0), max(x2 - width, 0)), (0, 0))
