@@ -34,15 +34,16 @@ class StopRequests:
 
     def __init__(self, says: bool):
         self.number: int | None = None
-        self._says, self._since, self._at_once = says, 0.0, False
+        self._says, self._since = says, 0.0
+        self._at_once, self._steps = False, 0
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """For what can be left at any time: signals raise Stopped, and one that has been waiting does so right away."""
-        self._at_once = True
+    def at_once(self, steps: int) -> Iterator[None]:
+        """For what can be left at any time, after `steps` steps: signals raise Stopped, as does one that waits."""
+        self._at_once, self._steps = True, steps
         try:
             if self.number is not None:
-                raise Stopped(self.number)
+                raise Stopped(self.number, steps)
             yield
         finally:
             self._at_once = False
@@ -50,7 +51,9 @@ class StopRequests:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         impatient = number == signal.SIGINT and self.number is not None and now - self._since > _IMPATIENT
-        if self._at_once or impatient:
+        if self._at_once:
+            raise Stopped(number, self._steps)
+        if impatient:
             raise Stopped(number)
         if self.number is None:
             self.number, self._since = number, now

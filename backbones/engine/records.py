@@ -85,7 +85,7 @@ class Records:
             average.exchange(model)
         share_buffers(model)
         model.eval()
-        with stops.at_once():
+        with stops.at_once(done):
             results = evaluate()
         model.train()
         if average is not None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backbones.config import ClassificationData, ModelConfig, OptimizerConfig, PretrainConfig
-from backbones.engine import loop
+from backbones.engine import loop, records
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.engine.window import Window
@@ -114,14 +114,14 @@ def test_a_run_cut_at_any_checkpoint_resumes_to_the_same_bits(
         "compile": compiled,
     }
     train(root, tmp_path / "whole", **how)
-    save = loop.save_checkpoint
+    save = records.save_checkpoint
 
     def interrupt_after_it(*given: Any) -> None:
         save(*given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", interrupt_after_it)
+        patch.setattr(records, "save_checkpoint", interrupt_after_it)
         with pytest.raises(KeyboardInterrupt):
             train(root, tmp_path / "cut", **how)
     how["options"] = {**how["options"], "resume": True}

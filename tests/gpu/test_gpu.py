@@ -10,7 +10,7 @@ import torch
 
 from backbones.config import ClassificationData, ModelConfig, OptimizerConfig, PretrainConfig
 from backbones.data.shapes import CLASS_NAMES
-from backbones.engine import loop
+from backbones.engine import records
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
@@ -131,14 +131,14 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
     run(tmp_path / "whole")
     run(tmp_path / "again")
-    save = loop.save_checkpoint
+    save = records.save_checkpoint
 
     def interrupt_after_it(*given: Any) -> None:
         save(*given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", interrupt_after_it)
+        patch.setattr(records, "save_checkpoint", interrupt_after_it)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut")
     run(tmp_path / "cut", resume=True)

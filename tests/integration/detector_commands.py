@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from backbones.data.shapes import CLASS_NAMES, shapes_for_classification
-from backbones.engine import loop
+from backbones.engine import records
 from backbones.models import get_model
 from backbones.weights import WeightsMetadata, save_weights
 from detection.data.annotations import DetectionDataset
@@ -56,14 +56,14 @@ def train(output: Path, weights: Path, *arguments: str) -> dict[str, Any]:
 @contextmanager
 def stopped_by_its_first_checkpoint() -> Iterator[None]:
     """A training inside is interrupted as by Ctrl-C once it has written a checkpoint; expects that of it."""
-    save = loop.save_checkpoint
+    save = records.save_checkpoint
 
     def interrupt_after_it(*given: Any) -> Path:
         save(*given)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", interrupt_after_it)
+        patch.setattr(records, "save_checkpoint", interrupt_after_it)
         with pytest.raises(SystemExit) as exit_info:
             yield
     assert exit_info.value.code == 130

@@ -96,7 +96,7 @@ def test_a_check_that_is_stopped_leaves_no_process_behind(tmp_path: Path, killed
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, error = process.communicate(timeout=60)  # the workers hold the pipes too
     assert process.returncode == (-signal.SIGKILL if killed else 130)
-    assert killed or re.split(r"[\r\n]", error.rstrip())[-1] == "interrupted"
+    assert killed or re.split(r"[\r\n]", error.rstrip())[-1] == "interrupted by SIGINT"
     assert "Traceback" not in error
     assert out == ""
     end = time.monotonic() + 10  # they have closed their pipes, and may need a moment more to be gone

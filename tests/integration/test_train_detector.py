@@ -72,7 +72,7 @@ def test_a_run_leaves_all_that_is_promised(run: Path, resnet: Path) -> None:
     assert lines[0].keys() == {"step", "split", "lr"} | LOSSES
     assert lines[0]["loss"] == pytest.approx(sum(lines[0][name] for name in LOSSES - {"loss"}))
     assert lines[-1]["voc07_mAP"] == written["results"]["voc07"]["mAP"]
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000003.pt", "step_00000006.pt"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_00000004.pt", "step_00000006.pt"]
     detector, metadata = load_detector(run)  # no config
     assert (metadata.task, metadata.architecture, metadata.options) == ("detection", "resnet18", {"width": 4})
     assert (metadata.mean, metadata.std, metadata.classes[0]) == ([127.5] * 3, [64.0] * 3, "circle")

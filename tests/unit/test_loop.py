@@ -1,6 +1,8 @@
 """The training loop on small networks: steps, portions, the log, divergence, and exact resume."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones.engine.checkpoint import load_checkpoint
 from backbones.engine.distributed import World
 from backbones.engine.loop import TrainOptions, portion_size, repeated_tests, train
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import open_run
 from backbones.engine.state import TrainState, restore
 from backbones.engine.window import DivergedError
-from backbones.errors import ConfigError
+from backbones.errors import ConfigError, DataError, Stopped
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -59,16 +62,17 @@ class Plan:
 
     def run(self, *, resume: bool = False) -> nn.Module:
         model, optimizer = network(self.dropout)
+        state = TrainState(model, optimizer)
         options, evaluate = self.options, self.evaluate
         flags = {"resume": resume, "overwrite": False, "allow_mismatch": False}
         with open_run(str(self.folder), options, **flags) if self.folder else nullcontext() as run:
             start = 0
             if run is not None and resume:
-                start = restore(run.checkpoints, TrainState(model, optimizer), options.steps, ALONE)
+                start = restore(run.checkpoints, state, options.steps, ALONE)
                 run.update()
                 run.forget_after(start, repeated_tests(start, options))
             train(
-                TrainState(model, optimizer),
+                state,
                 self.batches or batches(options.batch_size // options.accumulate, start * options.accumulate),
                 self.compute_loss,
                 self.learning_rate,
@@ -182,6 +186,91 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, place: int, dropo
     cut.batches = None
     assert bits(cut.run(resume=True)) == bits(expected)
     assert cut.log() == whole.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("place", [1, 3, 4, 5])
+def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, place: int, number: int) -> None:
+    options = TrainOptions(steps=6, batch_size=2, checkpoint_every=4, log_every=3, evaluate_every=2)
+    whole, cut = (Plan(tmp_path / n, options, evaluate=lambda m: {"e": 1.0}) for n in ("a", "b"))
+    expected = whole.run()
+    calls = iter(range(1, 100))
+
+    def interrupted(model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        if next(calls) == place:
+            os.kill(os.getpid(), number)  # in the middle of a step
+        return squared_error(model, batch)
+
+    cut.compute_loss = interrupted
+    with pytest.raises(Stopped) as stopped:
+        cut.run()
+    name = signal.Signals(number).name
+    assert str(stopped.value) == f"interrupted by {name} after step {place}: go on with --resume"
+    assert cut.checkpoints()[-1] == f"step_{place:08d}.pt"
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("interrupted", str(stopped.value))
+    cut.compute_loss = squared_error
+    assert bits(cut.run(resume=True)) == bits(expected)
+    assert cut.log() == whole.log()  # lines of averages too that the stop was in the middle of
+
+
+def test_a_signal_in_the_last_step_is_heeded_after_it(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "run")
+    plan.learning_rate = lambda step: os.kill(os.getpid(), signal.SIGTERM) or 0.01 if step == 5 else 0.01
+    with pytest.raises(Stopped, match="after step 6"):
+        plan.run()
+    assert plan.checkpoints()[-1] == "step_00000006.pt"
+
+
+def test_a_test_is_left_at_once_and_done_again(tmp_path: Path) -> None:
+    options = TrainOptions(steps=6, batch_size=2, checkpoint_every=6, log_every=2, evaluate_every=4)
+    whole, cut = (Plan(tmp_path / n, options, evaluate=lambda m: {"e": 1.0}) for n in ("a", "b"))
+    expected = whole.run()
+
+    def endless(model: nn.Module) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("goes on after a signal")
+
+    cut.evaluate = endless
+    with pytest.raises(Stopped, match="interrupted by SIGTERM after step 4: go on with --resume"):
+        cut.run()
+    assert cut.checkpoints() == ["step_00000004.pt"]  # of the step whose test it was
+    cut.evaluate = whole.evaluate
+    assert bits(cut.run(resume=True)) == bits(expected)
+    assert cut.log() == whole.log()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_that_cannot_be_had_loses_no_step(tmp_path: Path, accumulate: int) -> None:
+    """The second portion too: a step begins once all of it is there."""
+    options = TrainOptions(steps=6, batch_size=2 * accumulate, accumulate=accumulate, checkpoint_every=6, log_every=4)
+    whole, cut = Plan(tmp_path / "a", options), Plan(tmp_path / "b", options)
+    expected = whole.run()
+
+    def vanishing() -> Iterator[Any]:
+        for place, batch in enumerate(batches(2)):
+            if place == 4 * accumulate - 1:
+                raise DataError("7.jpg: no such file")
+            yield batch
+
+    cut.batches = vanishing()
+    with pytest.raises(DataError, match=r"7\.jpg"):
+        cut.run()
+    assert cut.checkpoints() == ["step_00000003.pt"]
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["error"] == "DataError: 7.jpg: no such file"
+    cut.batches = None
+    assert bits(cut.run(resume=True)) == bits(expected)
+    assert cut.log() == whole.log()
+
+
+def test_a_checkpoint_of_before_the_log_was_kept_is_read(tmp_path: Path) -> None:
+    plan = Plan(tmp_path)
+    expected = plan.run()
+    path = tmp_path / "checkpoints" / "step_00000006.pt"
+    saved = load_checkpoint(path)
+    assert saved.pop("window") == {"names": ["loss", "error"], "rows": []}
+    torch.save(saved, path)
+    assert bits(plan.run(resume=True)) == bits(expected)
 
 
 def test_the_optimizers_settings_are_those_of_the_run_that_goes_on(tmp_path: Path) -> None:
