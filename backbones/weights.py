@@ -1,5 +1,6 @@
 """Weights files that say what they are: tensors in safetensors, and in its metadata all that is needed to use them."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +18,7 @@ from backbones.errors import CheckpointError, ConfigError
 from backbones.models import StagedNetwork, get_model
 
 _FORMAT = "resnet-reproduction-1"
+_SUM = "sha256"
 LARGEST_SIDE = 10_000  # of a network's pictures, in pixels: what a file may ask for
 _FIRST_CONVOLUTIONS = ("conv1.weight", "features.0.weight")  # of ResNet and VGG
 
@@ -63,6 +65,7 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: WeightsMetadata
     """
     texts = {"format": _FORMAT} | {name: json.dumps(value) for name, value in asdict(metadata).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    texts[_SUM] = _digest(tensors, texts)
     try:
         write_atomically(path, lambda temporary: _write(temporary, tensors, texts))
     except (OSError, SafetensorError) as error:
@@ -81,6 +84,15 @@ def _write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> Non
             raise ValueError(f"the header of {path} changed its length")
         file.seek(8)
         file.write(text)
+
+
+def _digest(tensors: dict[str, Tensor], texts: dict[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values, and of the metadata."""
+    digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def find_weights(path: str | Path) -> Path:
@@ -106,7 +118,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
     A network of BGR pictures becomes the same one of RGB pictures.
 
     Raises:
-        CheckpointError: missing, damaged, or without the metadata that this project writes.
+        CheckpointError: missing, damaged (by its checksum too, where it has one), or without the metadata that this
+            project writes.
     """
     path = find_weights(path)
     try:
@@ -118,6 +131,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
             f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:150]})"
         ) from error
     metadata = _parse_metadata(path, texts)
+    if texts.pop(_SUM, None) not in (None, _digest(state, texts)):
+        raise CheckpointError(f"{path}: damaged: what it holds is not what was written (by its {_SUM}): get it anew")
     if metadata.color_order == "BGR":
         _to_rgb(path, state, metadata)
     return state, metadata

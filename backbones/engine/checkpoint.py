@@ -12,6 +12,7 @@ import torch
 
 from backbones.errors import CheckpointError, RunFolderError
 
+_IS_FOLDER = 0x10  # MS-DOS's attribute, in an archive's directory
 _NAME = re.compile(r"step_(\d{8,})\.pt")
 
 
@@ -154,8 +155,12 @@ def _check_sums(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
+            # Of a record that says it is a folder PyTorch reads nothing, and leaves what there was in memory.
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _IS_FOLDER]
         if bad is not None:
             raise CheckpointError(f"{path}: damaged: the checksum of its record {bad!r} is another")
+        if folders:
+            raise CheckpointError(f"{path}: damaged: its record {folders[0]!r} says that it is a folder")
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,89 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_last_good_one(tmp_path: Path
     (tmp_path / ".step_00000006.pt.tmp").write_bytes(good.read_bytes()[:500])
     assert latest_checkpoint(tmp_path) == good
     assert restore(tmp_path, TrainState(*network), 10, ALONE) == 3
+
+
+def same(one: Any, two: Any) -> bool:
+    """Whether two states are equal, values, types and bits."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(two, torch.Tensor) and one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict):
+        return isinstance(two, dict) and one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(two) and len(one) == len(two) and all(map(same, one, two))
+    return type(one) is type(two) and one == two
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path: Path, network: Any) -> None:
+    """Refused, or in a place that does not matter."""
+    path = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=1)
+    whole, state, refused = path.read_bytes(), load_checkpoint(path), 0
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            assert same(load_checkpoint(path), state), place
+        except CheckpointError:
+            refused += 1
+    assert refused > len(whole) / 6
+
+
+def test_flipped_weights_are_not_taken_for_good(tmp_path: Path, network: Any) -> None:
+    """PyTorch reads them without a word, and of a record that says it is a folder nothing at all."""
+    path = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=1)
+    whole, state = path.read_bytes(), load_checkpoint(path)
+    for place, bit, named in (
+        (
+            whole.index(network[0].weight.detach().numpy().tobytes()) + 2,
+            1,
+            "the checksum of its record 'archive/data/0'",
+        ),
+        (whole.index(b"PK\x01\x02") + 38, 16, "says that it is a folder"),
+    ):
+        damaged = bytearray(whole)
+        damaged[place] ^= bit
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=named):
+            load_checkpoint(path)
+        if bit == 1:
+            assert not same(torch.load(path, weights_only=True), state)
+
+
+def test_no_shortened_checkpoint_is_read(tmp_path: Path, network: Any) -> None:
+    path = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=1)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 41):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+            load_checkpoint(path)
+
+
+def test_damaged_ones_are_kept_aside_and_said(tmp_path: Path, network: Any, capsys: pytest.CaptureFixture) -> None:
+    paths = [save_checkpoint(tmp_path, step, state_of(*network, step), keep=3) for step in (2, 4, 6)]
+    for path in paths[1:]:
+        path.write_bytes(b"rotten")
+    assert restore(tmp_path, TrainState(*network), 10, ALONE) == 2
+    assert capsys.readouterr().out.count("goes on from step 2, the one before (it is kept as step_0000000") == 2
+    assert [path.with_name(f"{path.name}.damaged").read_bytes() for path in paths[1:]] == [b"rotten"] * 2
+    assert latest_checkpoint(tmp_path) == paths[0]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, network: Any) -> None:
+    """A limit on the size of files stands for it; tests/faults fills real ones."""
+    good = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=1)
+    before = good.read_bytes()
+    program = (
+        "import resource, sys, torch; from pathlib import Path\n"
+        "from backbones.engine.checkpoint import save_checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "save_checkpoint(Path(sys.argv[1]), 6, {'step': 6, 'model': torch.zeros(50000)}, 1)"
+    )
+    finished = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    last = finished.stderr.rstrip().split("\n")[-1]
+    path = tmp_path / "step_00000006.pt"
+    assert f"{path}: can't be written (File too large): mend that (make room), and go on with --resume" in last
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {good.name: before}
 
 
 def test_no_checkpoint_means_a_start_at_0(tmp_path: Path, network: Any) -> None:

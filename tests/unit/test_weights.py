@@ -40,11 +40,11 @@ def file(tmp_path: Path) -> Path:
 
 
 def change_metadata(path: Path, **changes: Any) -> None:
-    """Writes a weights file anew, with other texts in its metadata (None removes one)."""
+    """Writes a weights file anew, with other texts in its metadata (None removes one) and without its checksum."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as opened:
-        texts = opened.metadata() | changes
+        texts = opened.metadata() | {"sha256": None} | changes
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     save_file(tensors, path, {key: text for key, text in texts.items() if text is not None})
 
@@ -166,6 +166,25 @@ def test_metadata_without_sense_are_refused(file: Path, changes: dict[str, str |
         load_classifier(file)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 900
+
+
+def test_no_flipped_bit_goes_unnoticed(file: Path) -> None:
+    whole = file.read_bytes()
+    state, metadata = load_weights(file)
+    for place in [*range(0, len(whole), 997), *range(8, 600, 7)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        try:
+            tensors, texts = load_weights(file)
+        except CheckpointError:
+            continue
+        # The name of the checksum itself, or a space at the end of the header.
+        assert texts == metadata
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in state.items())
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="damaged: what it holds is not what was written"):
+        load_weights(file)
 
 
 def test_weights_of_another_architecture_name_the_first_tensor_that_does_not_fit(file: Path) -> None:
