@@ -4,17 +4,29 @@ Exit codes: 0 done, 1 an unforeseen failure (a bug), 2 something the user gave i
 """
 
 import inspect
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import (
+    ActionConfigFile,
+    ActionYesNo,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    get_loader,
+    set_loader,
+)
 
+from backbones.config_file import check_config_file
 from backbones.errors import ConfigError, UserError
+from backbones.text import printable
 
 T = TypeVar("T")
 EXIT_BAD_INPUT = 2
@@ -46,6 +58,7 @@ def run_command(
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    _print_any_name()
     try:
         values = _read(parameters, arguments, positional, run is not None, defaults, program)
         if run is None:
@@ -141,16 +154,32 @@ def _read(
         asked = [a for a in arguments if not a.startswith("--print_config")]
         for _ in range(2):  # one of them may depend on another
             parser.set_defaults(defaults(parser.parse_args(asked)))
-    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    given = parser.parse_args(arguments)
+    _refuse_nothing(parameters, given)
+    values = vars(parser.instantiate(given))
     for key in ("config", "debug"):
         values.pop(key, None)
     return values
+
+
+def _refuse_nothing(parameters: Callable[..., Any], given: Namespace, group: str = "") -> None:
+    """Refuses the null that a config may have where a value must be, and an output without a name."""
+    hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
+    for name, value in vars(given).items():
+        hint, key = hints.get(name, Any), f"{group}{name}"
+        if isinstance(value, Namespace) and is_dataclass(hint):
+            _refuse_nothing(hint, value, f"{key}.")
+        elif value is None and hint is not Any and type(None) not in get_args(hint):
+            raise ConfigError(f"{key} is null: give a value, or leave it out for the default")
+    if not group and vars(given).get("output") == "":
+        raise ConfigError("--output is empty: name a file or folder")
 
 
 class _ConfigFile(ActionConfigFile):
     """A config file that is named where something in it is wrong."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        check_config_file(values)
         groups = [key for key, value in vars(cfg).items() if isinstance(value, Namespace)]
         try:
             super().__call__(parser, cfg, values, option_string)
@@ -216,7 +245,27 @@ def _description(documentation: docstring_parser.Docstring) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
+
+
+def _print_any_name() -> None:
+    """Names of files, which are any bytes, and of classes can be printed whatever the terminal's encoding is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _load_value(text: str) -> Any:
+    """What an option's text means as YAML; a name that is not UTF-8, which YAML can't be, is itself."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text
+    return _LOAD_YAML(text)
+
+
+_LOAD_YAML = get_loader("yaml")
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 def _leave(code: int, message: str) -> None:

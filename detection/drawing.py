@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import RunFolderError
 from detection.structures import Detections

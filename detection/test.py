@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
 from backbones.engine.run import check_writable, refuse_results, write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import check_writable, refuse_results
 from backbones.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import Any
 
 from backbones.analysis.figures import save_figure
 from backbones.cli import run_command
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.distributed import World, join_world, wait_for_all

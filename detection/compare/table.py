@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.markdown import format_table
 from detection.compare.config import ComparisonConfig, RowConfig
 from detection.compare.record import Measured, MeasuredRow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.data.pictures import ENDINGS
 from backbones.errors import DataError
 from detection.data.annotations import BadBoxes, DetectionDataset, duplicate

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from backbones.data.regular import read_regular_file
+from backbones.regular import read_regular_file
 from backbones.errors import DataError
 
 Describe = Callable[[int], str]

@@ -12,7 +12,7 @@ import numpy as np
 from defusedxml import DefusedXmlException
 
 from backbones.data.pictures import ENDINGS, read_image_size
-from backbones.data.regular import read_regular_file
+from backbones.regular import read_regular_file
 from backbones.errors import DataError
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backbones.data.findings import printable
-from backbones.data.regular import read_regular_file
+from backbones.text import printable
+from backbones.regular import read_regular_file
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError, RunFolderError
 from detection.data.annotations import Annotations

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones.data.regular import read_regular_file
+from backbones.regular import read_regular_file
 from backbones.errors import DataError
 
 

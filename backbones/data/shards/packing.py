@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from backbones.data.datasets import ClassificationDataset
-from backbones.data.regular import read_regular_file
+from backbones.regular import read_regular_file
 from backbones.data.shards.index import INDEX, ShardIndex, save_index, shard_name
 from backbones.data.unpacking import LARGEST_PICTURE, Unpacking
 from backbones.engine.checkpoint import write_atomically

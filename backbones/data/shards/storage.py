@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK
 
-from backbones.data.regular import read_regular_file
+from backbones.regular import read_regular_file
 from backbones.errors import ConfigError, DataError
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backbones.data.findings import printable
+from backbones.text import printable
 from backbones.markdown import format_table
 from detection.data.annotations import MEDIUM, SMALL
 from detection.data.checking.objects import count_classes
