@@ -26,7 +26,7 @@ from jsonargparse import (
 
 from backbones.config_file import check_config_file
 from backbones.errors import ConfigError, UserError
-from backbones.text import printable
+from backbones.text import is_utf8, printable
 
 T = TypeVar("T")
 EXIT_BAD_INPUT = 2
@@ -257,11 +257,7 @@ def _print_any_name() -> None:
 
 def _load_value(text: str) -> Any:
     """What an option's text means as YAML; a name that is not UTF-8, which YAML can't be, is itself."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text
-    return _LOAD_YAML(text)
+    return _LOAD_YAML(text) if is_utf8(text) else text
 
 
 _LOAD_YAML = get_loader("yaml")
