@@ -77,7 +77,9 @@ def _read(path: Path, parse: Any) -> Any:
         return parse(read_regular_file(path, largest=_LARGEST).decode())
     except FileNotFoundError as error:
         raise RunFolderError(f"{path}: no such file: name a run folder") from error
-    except (OSError, ValueError, RecursionError, DataError) as error:
+    except DataError as error:
+        raise RunFolderError(f"{error}: name the folder of a finished run") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path}: can't be read ({error}): name the folder of a finished run") from error
 
 
