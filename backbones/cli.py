@@ -167,7 +167,7 @@ def _refuse_nothing(parameters: Callable[..., Any], given: Namespace, group: str
     hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
     for name, value in vars(given).items():
         hint, key = hints.get(name, Any), f"{group}{name}"
-        if isinstance(value, Namespace) and is_dataclass(hint):
+        if isinstance(value, Namespace) and isinstance(hint, type) and is_dataclass(hint):
             _refuse_nothing(hint, value, f"{key}.")
         elif value is None and hint is not Any and type(None) not in get_args(hint):
             raise ConfigError(f"{key} is null: give a value, or leave it out for the default")

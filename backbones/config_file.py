@@ -39,7 +39,9 @@ def check_config_file(path: str | Path) -> None:
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"--config {name}: holds no options: write lines such as 'seed: 1'")
     if _count(root, {}) > _MOST_VALUES:
-        raise ConfigError(f"--config {name}: its aliases (*name) stand for more than {_MOST_VALUES:,} values: write less")
+        raise ConfigError(
+            f"--config {name}: its aliases (*name) stand for more than {_MOST_VALUES:,} values: write less"
+        )
     for node in _nodes(root):
         if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
             raise ConfigError(f"--config {name}, line {_line(node)}: a value holds a NUL character: remove it")

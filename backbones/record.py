@@ -58,9 +58,7 @@ def _config_name(command: str) -> str | None:
 
 def _parse_record(text: str) -> dict[str, Any]:
     record = json.loads(text)
-    if not (
-        isinstance(record, dict) and isinstance(record.get("command"), str) and type(record.get("seed")) is int
-    ):
+    if not (isinstance(record, dict) and isinstance(record.get("command"), str) and type(record.get("seed")) is int):
         raise ValueError("not the record of a run: no command, or no seed")
     return record
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
-from backbones.text import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import check_writable, refuse_results
 from backbones.errors import ConfigError, RunFolderError
 from backbones.progress import progress_bar
+from backbones.text import printable
 from detection.analysis.gallery_sheet import (
     MEANINGS,
     Counts,

@@ -12,8 +12,8 @@ import numpy as np
 from defusedxml import DefusedXmlException
 
 from backbones.data.pictures import ENDINGS, read_image_size
-from backbones.regular import read_regular_file
 from backbones.errors import DataError
+from backbones.regular import read_regular_file
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles
 from detection.data.roots import instead, voc_root_near

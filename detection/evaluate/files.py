@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backbones.text import is_utf8, printable
-from backbones.regular import read_regular_file
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError, RunFolderError
+from backbones.regular import read_regular_file
+from backbones.text import is_utf8, printable
 from detection.data.annotations import Annotations
 from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
 from detection.data.json_lists import read_json_list

@@ -13,8 +13,8 @@ from typing import Any
 
 from bad_inputs import PRETRAIN, Kind, Place
 
-BILLION_LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha">%s]><annotation>&j;</annotation>' % "".join(
-    f'<!ENTITY {after} "{f"&{before};" * 10}">' for before, after in zip("abcdefghi", "bcdefghij", strict=True)
+BILLION_LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha">{}]><annotation>&j;</annotation>'.format(
+    "".join(f'<!ENTITY {after} "{f"&{before};" * 10}">' for before, after in zip("abcdefghi", "bcdefghij", strict=True))
 )
 EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>'
 

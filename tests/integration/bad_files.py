@@ -121,6 +121,7 @@ def imported(name: str, content: bytes | Callable[[Place], Any], message: str, f
 
 DEEP = "[" * 10_000
 RECORD = "HERE/run/run.json: "
+UNBUILT = "its metadata name a network that can't be built: "
 HEADER = "Error while deserializing header: "
 
 KINDS = [
@@ -165,7 +166,7 @@ KINDS = [
     ),
     weights(
         "a width of 1e9",
-        "its metadata name a network that can't be built: width of resnet18 must be an integer from 1 to 256, not 1000000000",
+        f"{UNBUILT}width of resnet18 must be an integer from 1 to 256, not 1000000000",
         options={"width": 10**9},
     ),
     weights(
