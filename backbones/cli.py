@@ -6,18 +6,30 @@ little memory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 
 import errno
 import inspect
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import (
+    ActionConfigFile,
+    ActionYesNo,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    get_loader,
+    set_loader,
+)
 
+from backbones.config_file import check_config_file
 from backbones.errors import ConfigError, Stopped, UserError
 from backbones.stopping import stoppable
+from backbones.text import is_utf8, printable
 
 T = TypeVar("T")
 _NO_MEMORY = ("CUDA out of memory", "can't allocate memory")  # torch.OutOfMemoryError, and the CPU's RuntimeError
@@ -52,6 +64,7 @@ def run_command(
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    _print_any_name()
     try:
         with stoppable():
             values = _read(parameters, arguments, positional, run is not None, defaults, program)
@@ -74,7 +87,7 @@ def run_command(
             traceback.print_exc()
         reason = _reason_outside(error)
         if reason is not None:
-            _leave(EXIT_BAD_INPUT, f"error: {reason}")
+            _leave(EXIT_BAD_INPUT, f"error: {printable(reason)}")
         _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
 
 
@@ -84,13 +97,13 @@ def _reason_outside(error: Exception) -> str | None:
         named = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
         if isinstance(error, PermissionError) and named is not None:
             return f"{named}: no permission to read or write it"
-        if error.errno in _DISK_ERRORS:
+        if named is not None or error.errno in _DISK_ERRORS:
             return f"{named or 'a file'}: {error.strerror}: mend that, and try again (training goes on with --resume)"
     text = _one_line(error)
     if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
         return (
-            f"too little memory ({text[:200] or type(error).__name__}): make batches smaller (in training "
-            "--train.accumulate splits them without changing the result) or pictures fewer at a time"
+            f"too little memory ({text[:200] or type(error).__name__}): make batches or pictures smaller (in training "
+            "--train.accumulate splits batches without changing the result, --model.recompute keeps less)"
         )
     return None
 
@@ -167,16 +180,32 @@ def _read(
         asked = [a for a in arguments if not a.startswith("--print_config")]
         for _ in range(2):  # one of them may depend on another
             parser.set_defaults(defaults(parser.parse_args(asked)))
-    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    given = parser.parse_args(arguments)
+    _refuse_nothing(parameters, given)
+    values = vars(parser.instantiate(given))
     for key in ("config", "debug"):
         values.pop(key, None)
     return values
+
+
+def _refuse_nothing(parameters: Callable[..., Any], given: Namespace, group: str = "") -> None:
+    """Refuses the null that a config may have where a value must be, and an output without a name."""
+    hints = get_type_hints(parameters.__init__ if inspect.isclass(parameters) else parameters)
+    for name, value in vars(given).items():
+        hint, key = hints.get(name, Any), f"{group}{name}"
+        if isinstance(value, Namespace) and isinstance(hint, type) and is_dataclass(hint):
+            _refuse_nothing(hint, value, f"{key}.")
+        elif value is None and hint is not Any and type(None) not in get_args(hint):
+            raise ConfigError(f"{key} is null: give a value, or leave it out for the default")
+    if not group and vars(given).get("output") == "":
+        raise ConfigError("--output is empty: name a file or folder")
 
 
 class _ConfigFile(ActionConfigFile):
     """A config file that is named where something in it is wrong."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        check_config_file(values)
         groups = [key for key, value in vars(cfg).items() if isinstance(value, Namespace)]
         try:
             super().__call__(parser, cfg, values, option_string)
@@ -242,7 +271,23 @@ def _description(documentation: docstring_parser.Docstring) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
+
+
+def _print_any_name() -> None:
+    """Names of files, which are any bytes, and of classes can be printed whatever the terminal's encoding is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _load_value(text: str) -> Any:
+    """What an option's text means as YAML; a name that is not UTF-8, which YAML can't be, is itself."""
+    return _LOAD_YAML(text) if is_utf8(text) else text
+
+
+_LOAD_YAML = get_loader("yaml")
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 def _leave(code: int, message: str) -> None:

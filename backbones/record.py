@@ -8,9 +8,11 @@ from typing import Any
 
 from backbones.cli import run_command
 from backbones.engine.run import write_json
-from backbones.errors import RunFolderError
+from backbones.errors import DataError, RunFolderError
+from backbones.regular import read_regular_file
 
 MOST_POINTS = 500
+_LARGEST = 2**28  # bytes of a file of a run
 
 
 def record_run(run: list[str], output: str) -> None:
@@ -29,7 +31,6 @@ def record_run(run: list[str], output: str) -> None:
         lines = _read(folder / "metrics.jsonl", _parse_lines)
         name = _config_name(record["command"]) or folder.name
         path = Path(output) / f"{name}-seed{record['seed']}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record | {"curve": thin_out(lines)})
         print(path)
 
@@ -44,18 +45,20 @@ def thin_out(lines: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> list[d
 
 
 def _config_name(command: str) -> str | None:
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        return None
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word == "--config" or word.startswith("--config="):
-            return Path(after if word == "--config" else word.removeprefix("--config=")).stem
+            stem = Path(after if word == "--config" else word.removeprefix("--config=")).stem
+            return stem if stem.isprintable() and not stem.startswith(".") else None
     return None
 
 
 def _parse_record(text: str) -> dict[str, Any]:
     record = json.loads(text)
-    if not (
-        isinstance(record, dict) and isinstance(record.get("command"), str) and isinstance(record.get("seed"), int)
-    ):
+    if not (isinstance(record, dict) and isinstance(record.get("command"), str) and type(record.get("seed")) is int):
         raise ValueError("not the record of a run: no command, or no seed")
     return record
 
@@ -69,11 +72,13 @@ def _parse_lines(text: str) -> list[dict[str, Any]]:
 
 def _read(path: Path, parse: Any) -> Any:
     try:
-        return parse(path.read_text())
+        return parse(read_regular_file(path, largest=_LARGEST).decode())
     except FileNotFoundError as error:
         raise RunFolderError(f"{path}: no such file: name a run folder") from error
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: can't be read ({error})") from error
+    except DataError as error:
+        raise RunFolderError(f"{error}: name the folder of a finished run") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path}: can't be read ({error}): name the folder of a finished run") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,10 +16,12 @@ from torch import Tensor
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import CheckpointError, ConfigError
 from backbones.models import StagedNetwork, get_model
+from backbones.text import is_utf8
 
 _FORMAT = "resnet-reproduction-1"
 _SUM = "sha256"
 LARGEST_SIDE = 10_000  # of a network's pictures, in pixels: what a file may ask for
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FIRST_CONVOLUTIONS = ("conv1.weight", "features.0.weight")  # of ResNet and VGG
 
 
@@ -122,6 +124,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsMetadata]:
             project writes.
     """
     path = find_weights(path)
+    if not is_utf8(str(path)):
+        raise CheckpointError(f"{path}: safetensors can't open a file whose name is not UTF-8: rename it")
     try:
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}
@@ -218,7 +222,9 @@ def load_state(model: Any, state: dict[str, Tensor], source: str, *, assign: boo
             )
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise CheckpointError(f"{source}: {name} holds {state[name].dtype}, this network's {tensor.dtype}")
-        if not state[name].isfinite().all():
+        if state[name].is_floating_point() and state[name].dtype not in _DTYPES:
+            raise CheckpointError(f"{source}: {name} holds {state[name].dtype}: write it as one of 16 bits or more")
+        if state[name].is_floating_point() and not state[name].float().isfinite().all():
             raise CheckpointError(f"{source}: {name} holds values that are not finite numbers")
         if name.endswith("running_var") and (state[name] < 0).any():
             raise CheckpointError(f"{source}: {name} holds a variance below 0")

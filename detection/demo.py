@@ -12,7 +12,7 @@ from PIL import Image
 from backbones.analysis.complexity import complexity
 from backbones.cli import run_command
 from backbones.engine.distributed import World, join_world
-from backbones.engine.run import write_json
+from backbones.engine.run import check_writable, write_json
 from backbones.errors import RunFolderError, UserError
 from backbones.jobs import Job, run_jobs
 from backbones.markdown import format_table
@@ -49,7 +49,7 @@ def demo(output: str = "demo", scale: float = 1.0, overwrite: bool = False) -> N
         raise RunFolderError(f"{folder} is no folder: name another --output")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise RunFolderError(f"{folder} is not empty: replace the demo there with --overwrite or name another --output")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / "summary.json")
     started = time.monotonic()
     run_jobs(_jobs(folder, scale), folder)
     rows = [_row(folder, "vgg", True), _row(folder, "resnet", True), _row(folder, "resnet", False)]

@@ -1,5 +1,6 @@
 """Detecting objects in pictures. Also the command `detect`."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from detection.inference.ensemble import make_ensemble
 from detection.inference.options import InferenceOptions
 from detection.structures import Detections
 from detection.weights import load_detectors
+
+_LONGEST_STEM = 230  # bytes: file systems allow 255, with an ending, a number, and what a file half written is called
 
 
 def detect(
@@ -104,9 +107,12 @@ def _free_names(paths: Sequence[Path]) -> list[str]:
     """File names for the drawn pictures; pictures of the same name from several folders get a number."""
     names: dict[str, None] = {}
     for path in paths:
-        name, number = f"{path.stem}.png", 2
+        stem = path.stem
+        while len(os.fsencode(stem)) > _LONGEST_STEM:
+            stem = stem[:-1]
+        name, number = f"{stem}.png", 2
         while name in names:
-            name, number = f"{path.stem}-{number}.png", number + 1
+            name, number = f"{stem}-{number}.png", number + 1
         names[name] = None
     return list(names)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import RunFolderError
+from backbones.text import printable
 from detection.structures import Detections
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.

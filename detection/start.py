@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from backbones.config import check_options
-from backbones.data.findings import printable
 from backbones.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from backbones.errors import ConfigError
+from backbones.text import printable
 from backbones.weights import WeightsMetadata, check_same_network, load_classifier, load_state
 from detection.class_names import find_classes
 from detection.config import DetectorConfig

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from backbones.data.findings import printable
 from backbones.errors import CheckpointError, ConfigError
+from backbones.text import printable
 from backbones.weights import WeightsMetadata, is_side, load_state, load_weights, save_weights
 from detection.models import FasterRCNN, Part, RoIOptions, RPNOptions, get_detector
 

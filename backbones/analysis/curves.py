@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from backbones.errors import RunFolderError
+from backbones.errors import DataError, RunFolderError
+from backbones.regular import read_regular_file
+from backbones.text import printable
 
 _MOST_BYTES = 2**28  # of one file: a line is some 150 bytes
 
@@ -96,18 +98,18 @@ def _label(record: dict[str, Any]) -> str | None:
     options = model.get("options")
     words = [f"{key} {value}" for key, value in options.items()] if isinstance(options, dict) else []
     label = model["name"] + (f" ({', '.join(words)})" if words else "")
-    return label[:60]
+    return printable(label)[:60]
 
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RunFolderError(f"{path}: has more than {_MOST_BYTES // 2**20} MiB, as no run's file has")
-        return path.read_text(errors="replace")
+        return read_regular_file(path, largest=_MOST_BYTES).decode(errors="replace")
     except FileNotFoundError as error:
         raise RunFolderError(f"{path}: no such file: name run folders or recorded runs") from error
     except OSError as error:
         raise RunFolderError(f"{path}: can't be read ({error.strerror})") from error
+    except DataError as error:
+        raise RunFolderError(f"{error}: name run folders or recorded runs") from error
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import check_writable
 from backbones.errors import ConfigError, RunFolderError
+from backbones.text import printable
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 """Okabe and Ito's, which the colour-blind can tell apart, without the yellow that is hard to see on white."""
@@ -35,7 +36,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def literal(text: str) -> str:
     """A text that shows as it is: names of files may hold what matplotlib takes for formulas and hidden labels."""
-    escaped = text.replace("$", r"\$")
+    escaped = printable(text).replace("$", r"\$")
     return f" {escaped}" if text.startswith("_") else escaped
 
 

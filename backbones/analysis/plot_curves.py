@@ -12,6 +12,7 @@ from backbones.analysis.curves import Curve, distinct, read_curve, smooth
 from backbones.analysis.figures import COLOURS, check_figure, clear_frame, literal, new_figure, save_figure
 from backbones.cli import run_command
 from backbones.errors import ConfigError
+from backbones.text import printable
 
 
 def plot_curves(
@@ -60,7 +61,7 @@ def plot_curves(
     for curve in curves:
         errors = [f"{split} {points[-1, 1]:.2f} %" for split, points in _splits(curve) if len(points)]
         last = max(points[-1, 0] for _, points in _splits(curve) if len(points))
-        print(f"{curve.label}: {last:,.0f} iterations, top-1 error: {', '.join(errors)}")
+        print(f"{printable(curve.label)}: {last:,.0f} iterations, top-1 error: {', '.join(errors)}")
     print(path)
 
 

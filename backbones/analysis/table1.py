@@ -15,8 +15,10 @@ from backbones.errors import ConfigError
 from backbones.models import get_model
 from backbones.models.blocks import Blocks
 from backbones.models.stages import StagedNetwork
+from backbones.weights import LARGEST_SIDE
 
 _RECOMPUTE = [0, 1, 2, 4, 8, 16]
+_MOST_PICTURES = 1_000_000
 
 
 def report(
@@ -44,10 +46,10 @@ def report(
             blocks are computed again in it (`model.recompute`).
         input_size: height and width of the picture; 224 by default, 32 for CIFAR networks.
     """
-    if input_size is not None and input_size < 1:
-        raise ConfigError(f"input_size must be 1 or more, not {input_size}")
-    if memory is not None and memory < 1:
-        raise ConfigError(f"memory must be of 1 picture or more, not {memory}")
+    if input_size is not None and not 1 <= input_size <= LARGEST_SIDE:
+        raise ConfigError(f"input_size must be from 1 to {LARGEST_SIDE}, not {input_size}")
+    if memory is not None and not 1 <= memory <= _MOST_PICTURES:
+        raise ConfigError(f"memory must be of 1 to {_MOST_PICTURES} pictures, not {memory}")
     measured = [(name, *_measure(name, input_size)) for name in names]
     if blocks and not any(bottleneck_costs(network, cost) for _, network, cost in measured):
         raise ConfigError(f"--blocks: no bottlenecks in {', '.join(names)}; they are in resnet50, resnet101, resnet152")

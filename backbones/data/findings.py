@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from backbones.text import printable
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -72,8 +74,3 @@ def format_findings(findings: Sequence[Finding], first: int = 5) -> str:
         if (more := len(by_kind[kind]) - first) > 0:
             examples.append(f"  and {more:,} more")
     return "\n".join([*table, *examples])
-
-
-def printable(text: str) -> str:
-    """File names may hold what a terminal obeys and what can't be encoded; that is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -11,8 +11,8 @@ from PIL import Image
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.paths import PackedPaths
 from backbones.data.pictures import ENDINGS, decode_image
-from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
+from backbones.regular import read_regular_file
 
 _LARGEST_FILE = 2**30  # bytes
 

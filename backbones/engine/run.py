@@ -20,7 +20,9 @@ import torch
 
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.lock import LOCK, only_writer
-from backbones.errors import RunFolderError, Stopped
+from backbones.errors import DataError, RunFolderError, Stopped
+from backbones.regular import read_regular_file
+from backbones.text import is_utf8
 
 # Keys of a configuration that leave the recipe as it is: how it is computed, and how often something is written.
 SAME_RECIPE = (
@@ -57,6 +59,7 @@ _FREE_TO_CHANGE = (
     "expected",
     "protocol",
 )
+LARGEST_RECORD = 2**26  # bytes of a run.json, which has some kilobytes, or of a recorded run with its curve
 DIVERGED_BATCH = "diverged_batch.json"  # names the pictures at which a run came to its end
 # What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
 _OWN = (
@@ -242,6 +245,8 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise RunFolderError(f"{path}: is a folder; name a file")
+        if path.exists() and not path.is_file():  # it would be replaced
+            raise RunFolderError(f"{path}: is a device or pipe; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")  # as write_atomically has it
         temporary.touch()
@@ -273,6 +278,8 @@ def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:
     if not output:
         raise RunFolderError("--output is missing: name a folder for the run")
     path = Path(output)
+    if not is_utf8(output):
+        raise RunFolderError(f"{path}: its name is not UTF-8, as weights files need: name another --output")
     try:
         if (path / "run.json").exists():
             if not (resume or overwrite):
@@ -342,8 +349,8 @@ def _remove_if_empty(folder: Path) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """The record of a run, from its run.json. Raises RunFolderError if it can't be read."""
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        record = json.loads(read_regular_file(path, largest=LARGEST_RECORD))
+    except (OSError, ValueError, RecursionError, DataError) as error:
         raise RunFolderError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(record, dict):
         raise RunFolderError(f"{path}: not a run's record")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
-from backbones.data.findings import printable
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.run import check_writable, refuse_results
-from backbones.errors import ConfigError
+from backbones.errors import ConfigError, RunFolderError
 from backbones.progress import progress_bar
+from backbones.text import printable
 from detection.analysis.gallery_sheet import (
     MEANINGS,
     Counts,
@@ -96,8 +96,12 @@ def make_gallery(
 
 
 def _pictures_in(folder: Path) -> list[str]:
-    """The names of a gallery's pictures in a folder; none where there is no folder."""
-    return sorted(path.name for path in folder.glob("picture-*.png") if re.fullmatch(r"picture-\d{3,}\.png", path.name))
+    """The names of a gallery's pictures in a folder; none where there is no folder. Raises RunFolderError."""
+    try:
+        names = [path.name for path in folder.glob("picture-*.png")]
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be read ({error.strerror})") from error
+    return sorted(name for name in names if re.fullmatch(r"picture-\d{3,}\.png", name))
 
 
 def _escape(text: str) -> str:

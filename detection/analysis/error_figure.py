@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
-from backbones.data.findings import printable
+from backbones.text import printable
 from detection.analysis.error_tables import Analyses, sorted_by_gain
 from detection.analysis.tide import ERROR_TYPES, SPECIAL_TYPES
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backbones.data.findings import printable
 from backbones.markdown import format_table
+from backbones.text import printable
 from detection.analysis.tide import ERROR_TYPES, SPECIAL_TYPES, ErrorAnalysis, Errors
 from detection.data.annotations import Annotations
 

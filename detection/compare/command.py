@@ -8,12 +8,12 @@ from typing import Any
 
 from backbones.analysis.figures import save_figure
 from backbones.cli import run_command
-from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.distributed import World, join_world, wait_for_all
 from backbones.engine.run import check_writable, write_json
 from backbones.errors import RunFolderError
+from backbones.text import printable
 from detection.compare.config import ComparisonConfig, RowConfig, check_comparison, check_models, families
 from detection.compare.figure import draw_comparison
 from detection.compare.measure import Models, find_and_measure

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from backbones.analysis.figures import COLOURS, clear_frame, literal, new_figure
-from backbones.data.findings import printable
+from backbones.text import printable
 from detection.compare.config import ComparisonConfig
 from detection.compare.record import Measured
 from detection.compare.table import MEGA, base_of, title

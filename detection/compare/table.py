@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.data.findings import printable
 from backbones.markdown import format_table
+from backbones.text import printable
 from detection.compare.config import ComparisonConfig, RowConfig
 from detection.compare.record import Measured, MeasuredRow
 

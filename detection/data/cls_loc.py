@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backbones.data.findings import printable
 from backbones.data.pictures import ENDINGS
 from backbones.errors import DataError
+from backbones.text import printable
 from detection.data.annotations import BadBoxes, DetectionDataset, duplicate
 from detection.data.ilsvrc import (
     XmlEntry,

@@ -13,8 +13,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
+from backbones.regular import read_regular_file
 
 Describe = Callable[[int], str]
 

@@ -12,8 +12,8 @@ import numpy as np
 from defusedxml import DefusedXmlException
 
 from backbones.data.pictures import ENDINGS, read_image_size
-from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
+from backbones.regular import read_regular_file
 from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
 from detection.data.pictures import PictureFiles
 from detection.data.roots import instead, voc_root_near
@@ -172,7 +172,7 @@ def _read_list(folder: Path, name: str) -> list[VocEntry]:
 def read_lines(path: Path) -> list[str]:
     """The lines of a list of pictures, stripped. Raises DataError if there is none that can be read."""
     try:
-        return [line.strip() for line in read_regular_file(path).decode("utf-8").splitlines()]
+        return [line.strip() for line in read_regular_file(path).decode("utf-8-sig").splitlines()]
     except FileNotFoundError as error:
         names = sorted(f.stem for f in path.parent.glob("*.txt"))
         raise DataError(f"{path}: no such split; there are: {', '.join(names) or 'none'}") from error
@@ -219,7 +219,9 @@ def parse_xml(xml: Path, path: str) -> Element:
         return defusedxml.ElementTree.fromstring(read_regular_file(xml, largest=_LARGEST_XML))
     except FileNotFoundError as error:
         raise DataError(f"{xml}: no such annotation file (of picture {path})") from error
-    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError, RecursionError) as error:
+    except DefusedXmlException as error:
+        raise DataError(f"{xml}: has a DOCTYPE with entities, as no annotation needs: remove it") from error
+    except (ParseError, ValueError, LookupError, OSError, RecursionError) as error:
         raise DataError(f"{xml}: not an XML file that can be read ({type(error).__name__}: {error})") from error
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from backbones.data.findings import printable
+from backbones.text import printable
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable
 from detection.evaluate.coco import COCO_METRICS, PER_CLASS_METRICS, coco_metrics

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backbones.data.findings import printable
-from backbones.data.regular import read_regular_file
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError, RunFolderError
+from backbones.regular import read_regular_file
+from backbones.text import is_utf8, printable
 from detection.data.annotations import Annotations
 from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
 from detection.data.json_lists import read_json_list
@@ -109,23 +109,21 @@ def results_split(split: str) -> str:
 
 def voc_results_file(folder: str | Path, split_name: str, class_name: str) -> Path:
     """The file of a class in a folder of VOC results. Raises DataError if the class's name can't be in a file name."""
-    if not set("/\0").isdisjoint(class_name) or not _can_be_encoded(class_name):
+    if not set("/\0").isdisjoint(class_name) or not is_utf8(class_name):
         raise DataError(f"class '{printable(class_name)}': there can't be a file of that name")
     return Path(folder) / f"comp4_det_{split_name}_{class_name}.txt"
 
 
-def _can_be_encoded(text: str) -> bool:
-    """JSON may hold halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def voc_results_in(folder: Path) -> list[str]:
-    """The names of the VOC results files in a folder, of all splits; none where there is no folder."""
-    return sorted(path.name for path in folder.glob("comp4_det_*_*.txt"))
+    """The names of the VOC results files in a folder, of all splits; none where there is no folder.
+
+    Raises:
+        RunFolderError: there can't be such a folder.
+    """
+    try:
+        return sorted(path.name for path in folder.glob("comp4_det_*_*.txt"))
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be read ({error.strerror})") from error
 
 
 def write_voc_results(

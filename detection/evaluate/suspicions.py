@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.data.findings import printable
+from backbones.text import printable
 from detection.data.annotations import Annotations
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
 from detection.evaluate.coco import MAX_DETECTIONS

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from backbones.cli import run_command
-from backbones.data.findings import printable
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import World, join_world
 from backbones.engine.run import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError
+from backbones.text import printable
 from backbones.weights import load_classifier
 from detection.data.cls_loc import read_cls_loc
 from detection.data.readers import for_testing

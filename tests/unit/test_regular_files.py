@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from backbones.data.regular import read_regular_file
 from backbones.errors import DataError
+from backbones.regular import read_regular_file
 
 
 def test_reads_files_and_links_to_them(tmp_path: Path) -> None:

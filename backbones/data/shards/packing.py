@@ -16,11 +16,11 @@ from typing import BinaryIO
 import numpy as np
 
 from backbones.data.datasets import ClassificationDataset
-from backbones.data.regular import read_regular_file
 from backbones.data.shards.index import INDEX, ShardIndex, save_index, shard_name
 from backbones.data.unpacking import LARGEST_PICTURE, Unpacking
 from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError
+from backbones.regular import read_regular_file
 
 PROGRESS = ".packing"  # what is done of shards that are being written
 _SHARD = re.compile(r"shard-\d{6}\.tar")

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK
 
-from backbones.data.regular import read_regular_file
 from backbones.errors import ConfigError, DataError
+from backbones.regular import read_regular_file
 
 T = TypeVar("T")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from backbones.data.findings import printable
 from backbones.markdown import format_table
+from backbones.text import printable
 from detection.data.annotations import MEDIUM, SMALL
 from detection.data.checking.objects import count_classes
 from detection.data.checking.scan import SplitScan
