@@ -242,8 +242,16 @@ def _answer(load: Callable[[Any], Any], task: Any) -> memoryview:
     try:
         return ForkingPickler.dumps((load(task), None))
     except Exception as error:
-        error.add_note(f"in a loading process:\n{traceback.format_exc()}")
-        return ForkingPickler.dumps((None, _that_can_be_sent(error)))
+        answer = _no_room() if "unable to allocate shared memory" in str(error) else _that_can_be_sent(error)
+        answer.add_note(f"in a loading process:\n{traceback.format_exc()}")
+        return ForkingPickler.dumps((None, answer))
+
+
+def _no_room() -> UserError:
+    return UserError(
+        "/dev/shm: no room for what loading processes hand over: make it larger (docker run --shm-size 8g), or set "
+        "fewer --train.workers (--workers), or 0"
+    )
 
 
 def _that_can_be_sent(error: Exception) -> Exception:
@@ -251,6 +259,4 @@ def _that_can_be_sent(error: Exception) -> Exception:
         ForkingPickler.loads(ForkingPickler.dumps(error))
         return error
     except Exception:
-        substitute = RuntimeError(f"{type(error).__name__}: {error}")
-        substitute.add_note(error.__notes__[-1])
-        return substitute
+        return RuntimeError(f"{type(error).__name__}: {error}")

@@ -239,6 +239,16 @@ class OddError(Exception):
         super().__init__(f"{first} {second}")
 
 
+def test_no_room_for_what_is_handed_over() -> None:
+    def load_some(index: int) -> int:
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
+        )
+
+    with pytest.raises(UserError, match="/dev/shm: no room .*--shm-size.*--train.workers"):
+        list(batches_for_tests(load_some, range(2), batch_size=1, workers=1, collate=list))
+
+
 @pytest.mark.parametrize("error", [DataError("x.jpg: damaged"), PermissionError(13, "no", "x.jpg"), OddError("a", "b")])
 def test_an_error_comes_in_its_turn_and_as_it_was(error: Exception) -> None:
     def load_some(index: int) -> int:
