@@ -18,7 +18,8 @@ def training_batches(
     """The micro-batches of a training run, in `sampler`'s order.
 
     Args:
-        load: makes a micro-batch of its keys; runs in `workers` processes (in this one if 0).
+        load: makes a micro-batch of its keys, always the same; runs in `workers` processes (in this one if 0), but no
+            more than two to a core: while some wait for a disk, others work.
         pin_memory: for faster copies to a GPU.
     """
     return _batches(load, sampler, workers, pin_memory)
@@ -49,7 +50,7 @@ def shared_empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def _batches(load: Callable[[Any], Any], tasks: Iterable[Any], workers: int, pin_memory: bool) -> Iterator[Any]:
-    useful = min(workers, usable_cores())
+    useful = min(workers, 2 * usable_cores())
     batches = load_in_processes(load, tasks, useful) if useful else map(load, tasks)
     return in_a_thread(_pin, batches, _begin_pinning, torch.cuda.current_device()) if pin_memory else batches
 
