@@ -245,7 +245,7 @@ def test_no_room_for_what_is_handed_over() -> None:
             "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
         )
 
-    with pytest.raises(UserError, match="/dev/shm: no room .*--shm-size.*--train.workers"):
+    with pytest.raises(UserError, match=r"/dev/shm: no room .*--shm-size.*--train.workers"):
         list(batches_for_tests(load_some, range(2), batch_size=1, workers=1, collate=list))
 
 
