@@ -73,10 +73,8 @@ def _detections(
     wrong = rng.uniform(size=(count, each)) < 0.3
     classes = np.where(wrong, rng.integers(1, CLASSES + 1, (count, each)), labels[rows, seen])
     pictures = np.repeat(np.arange(first, first + count), each)
-    yield from zip(
-        pictures.tolist(), classes.ravel().tolist(), noisy.reshape(-1, 4).tolist(), rng.uniform(size=count * each).tolist(),
-        strict=True,
-    )  # fmt: skip
+    columns = (pictures, classes.ravel(), noisy.reshape(-1, 4), rng.uniform(size=count * each))
+    yield from zip(*(column.tolist() for column in columns), strict=True)
 
 
 def write_voc(folder: Path, pictures: int, each: int, advance: Callable[[int], object]) -> tuple[Path, Path]:
