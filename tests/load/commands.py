@@ -29,7 +29,7 @@ def detector(data: Path, output: Path, workers: int) -> Training:
         *("--backbone.name", "resnet18", "--backbone.options.width", "4"),
         *("--backbone.norm", "batch", "--backbone.freeze_stages", "[]"),
         *("--anchors.scales", "[16,32]", "--rpn.channels", "8", "--rpn.post_nms_train", "50"),
-        *("--rpn.post_nms_test", "50", "--roi.batch_size", "16"),
+        *("--rpn.post_nms_test", "50", "--rpn.min_size", "4", "--roi.rois_per_image", "16"),
         *("--optimizer.lr", "0.001", "--train.steps", str(ENDLESS), "--train.batch_size", "8"),
         *("--train.workers", str(workers), "--train.evaluate_every", "150", "--train.checkpoint_every", "100"),
     ]
