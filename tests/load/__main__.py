@@ -101,7 +101,10 @@ def _table(name: str, result: dict[str, Any]) -> list[str]:
             f"{trend['per_minute'] / small:>11.2f}{trend['per_1000_pictures'] / small:>15.3f}"
             f"{trend['rise'] / big:>8.2f}{trend['limit'] / big:>8.2f}  {'flat' if trend['flat'] else 'GROWS'}"
         )
-    return [*lines, "(memory in MB; open files and threads as they are)"]
+    return [
+        *lines,
+        "(memory in MB; anonymous: that of no file; all processes: what they share counts once)",
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

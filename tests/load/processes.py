@@ -10,16 +10,16 @@ class Held:
     """What one process holds; bytes.
 
     Args:
-        resident: pages in memory (RSS), those that are shared counted in full.
-        proportional: likewise, a page that n processes share counted as the nth part of one (PSS).
-        own: pages that no other process has (USS).
+        resident: pages in memory (RSS), those of files too, which other programs may share.
+        anonymous: of those, pages of no file: what was allocated, and what it has from the process that began it.
+        proportional: pages of no disk's file, one that n processes share counted as the nth part of one (PSS).
         files: open files.
         threads: running in it.
     """
 
     resident: int
+    anonymous: int
     proportional: int
-    own: int
     files: int
     threads: int
 
@@ -32,8 +32,8 @@ def held_by(process: int) -> Held | None:
         memory = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
         return Held(
             memory["Rss"],
-            memory["Pss"],
-            memory["Private_Clean"] + memory["Private_Dirty"],
+            memory["Anonymous"],
+            memory["Pss_Anon"] + memory["Pss_Shmem"],
             len(os.listdir(folder / "fd")),
             len(os.listdir(folder / "task")),
         )

@@ -174,17 +174,17 @@ def trends(stretch: Stretch, batch_size: int) -> dict[str, Trend]:
     rate = pictures / (minutes[-1] - minutes[0])
     workers = list(zip(*stretch.workers[first:], strict=True))
     measured: dict[str, tuple[list[int], bool]] = {
-        "all processes, memory (PSS)": (stretch.total[first:], True),
-        "main process, memory (RSS)": ([held.resident for held in stretch.main[first:]], True),
-        "main process, memory (USS)": ([held.own for held in stretch.main[first:]], True),
+        "all processes, memory": (stretch.total[first:], True),
+        "main process, RSS": ([held.resident for held in stretch.main[first:]], True),
+        "main process, anonymous": ([held.anonymous for held in stretch.main[first:]], True),
         "main process, open files": ([held.files for held in stretch.main[first:]], False),
         "main process, threads": ([held.threads for held in stretch.main[first:]], False),
         "/dev/shm": (stretch.shared[first:], True),
     }
     for number, worker in enumerate(workers, 1):
         measured |= {
-            f"worker {number}, memory (RSS)": ([held.resident for held in worker], True),
-            f"worker {number}, memory (USS)": ([held.own for held in worker], True),
+            f"worker {number}, RSS": ([held.resident for held in worker], True),
+            f"worker {number}, anonymous": ([held.anonymous for held in worker], True),
             f"worker {number}, open files": ([held.files for held in worker], False),
             f"worker {number}, threads": ([held.threads for held in worker], False),
         }
@@ -239,11 +239,11 @@ def _curve(stretch: Stretch, most: int = 60) -> list[dict[str, float]]:
         {
             "minutes": round(stretch.minutes[i], 2),
             "steps": stretch.steps[i],
-            "all_pss": stretch.total[i],
+            "all": stretch.total[i],
             "main_rss": stretch.main[i].resident,
-            "main_uss": stretch.main[i].own,
+            "main_anonymous": stretch.main[i].anonymous,
             "main_files": stretch.main[i].files,
-            "worker_1_uss": stretch.workers[i][0].own,
+            "worker_1_anonymous": stretch.workers[i][0].anonymous,
         }
         for i in places
     ]

@@ -46,7 +46,7 @@ def test_loading_holds_no_more_after_thirty_epochs() -> None:
     early, *_, late = after_each(30)[5:]
     assert late.files == early.files
     assert late.threads == early.threads
-    assert late.own - early.own < 4e6  # 25 epochs' pictures are 20 MB
+    assert late.anonymous - early.anonymous < 4e6  # 25 epochs' pictures are 20 MB
 
 
 def test_what_is_kept_is_seen() -> None:
@@ -58,7 +58,7 @@ def test_what_is_kept_is_seen() -> None:
 
     early, *_, late = after_each(15, keep)[3:]
     assert late.files > early.files
-    assert late.own - early.own > 6e6
+    assert late.anonymous - early.anonymous > 6e6
 
 
 def trend(values: np.ndarray, memory: bool) -> bool:
