@@ -157,16 +157,25 @@ class _Team:
         self._load, self._size = load, size
         self._delivered = 0
         self._deaths = 0
+        self._folder = ""
+        self._processes: list[LoadingProcess] = []
         self.under_way: deque[Any] = deque()
         self._begin()
 
     def _begin(self) -> None:
         # Where `multiprocessing` puts the sockets over which tensors go: who is killed leaves them. Their paths may
         # have no more than 107 bytes, which TMPDIR can use up.
-        self._folder = tempfile.mkdtemp(prefix="loading-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
-        self._processes: list[LoadingProcess] = []
-        for _ in range(self._size):
-            self._processes.append(LoadingProcess(self._load, self._folder))
+        self._folder, self._processes = "", []
+        try:
+            self._folder = tempfile.mkdtemp(prefix="loading-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
+            for _ in range(self._size):
+                self._processes.append(LoadingProcess(self._load, self._folder))
+        except OSError as error:
+            self.end()
+            raise UserError(
+                f"{error.filename or 'loading processes'}: can't be begun ({error.strerror}): make room, or set fewer "
+                "--train.workers (--workers)"
+            ) from error
         for place, task in enumerate(self.under_way, self._delivered):
             self._processes[place % self._size].send(task)
 

@@ -1,5 +1,6 @@
 """Loading processes that are killed, or stopped with all others, change nothing: every batch comes, in its bits."""
 
+import errno
 import faulthandler
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from torch import Tensor
 from backbones.data.loader import in_a_thread, shared_empty, training_batches
 from backbones.data.loader import testing_batches as batches_for_tests
 from backbones.data.sampler import SampleKey, StepSampler
+from backbones.data.workers import LoadingProcess
 from backbones.errors import DataError, UserError
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -237,6 +239,20 @@ class OddError(Exception):
 
     def __init__(self, first: str, second: str):
         super().__init__(f"{first} {second}")
+
+
+def test_a_machine_that_begins_no_more_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, begun = LoadingProcess.start, []
+
+    def begin_one(process: LoadingProcess) -> None:
+        if begun:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        begun.append(1)
+        begin(process)
+
+    monkeypatch.setattr(LoadingProcess, "start", begin_one)
+    with pytest.raises(UserError, match=r"can't be begun .Resource temporarily unavailable.*--train.workers"):
+        next(batches(2))
 
 
 def test_no_room_for_what_is_handed_over() -> None:
