@@ -71,7 +71,9 @@ def load(
         write_json(output, results)
         print(f"\nwritten to {output}")
     if not all(result["flat"] for result in results.values()):
-        print("error: something grows, see above", file=sys.stderr)
+        short = [name for name, result in results.items() if not result.get("enough", True)]
+        reason = f"{', '.join(short)}: too few evaluations to tell, set more --minutes" if short else "something grows"
+        print(f"error: {reason}, see above", file=sys.stderr)
         sys.exit(1)
 
 

@@ -15,7 +15,7 @@ def classifier(data: Path, output: Path, workers: int) -> Training:
         *("--data.input_size", "32", "--data.test_resize", "36", "--data.scale_range", "[36,40]"),
         *("--data.mean", "[120,120,120]", "--model.name", "cifar_resnet8", "--model.options.width", "4"),
         *("--optimizer.lr", "0.01", "--train.steps", str(ENDLESS), "--train.batch_size", "256"),
-        *("--train.workers", str(workers), "--train.evaluate_every", "150", "--train.checkpoint_every", "100"),
+        *("--train.workers", str(workers), "--train.evaluate_every", "100", "--train.checkpoint_every", "100"),
     ]
     return Training(arguments, output, batch_size=256, workers=workers)
 
@@ -31,6 +31,6 @@ def detector(data: Path, output: Path, workers: int) -> Training:
         *("--anchors.scales", "[16,32]", "--rpn.channels", "8", "--rpn.post_nms_train", "50"),
         *("--rpn.post_nms_test", "50", "--rpn.min_size", "4", "--roi.rois_per_image", "16"),
         *("--optimizer.lr", "0.001", "--train.steps", str(ENDLESS), "--train.batch_size", "8"),
-        *("--train.workers", str(workers), "--train.evaluate_every", "150", "--train.checkpoint_every", "100"),
+        *("--train.workers", str(workers), "--train.evaluate_every", "50", "--train.checkpoint_every", "50"),
     ]
     return Training(arguments, output, batch_size=8, workers=workers)

@@ -30,11 +30,11 @@ def link_class_folders(root: Path, pictures: int, classes: int, advance: Callabl
 
 
 def link_coco(root: Path, pictures: int, advance: Callable[[int], object]) -> None:
-    """COCO's layout, of two classes: `train`, and `val` with a hundredth of that, of at most 500."""
+    """COCO's layout, of two classes: `train`, and `val` with a hundredth of that, of at most 100."""
     originals = _draw(root, max(100, pictures // MOST_NAMES + 1), side=64)
     (root / "annotations").mkdir()
     rng = np.random.default_rng(0)
-    for split, count in (("train", pictures), ("val", min(500, pictures // 100))):
+    for split, count in (("train", pictures), ("val", min(100, pictures // 100))):
         (root / split).mkdir()
         images, objects = [], []
         for i in range(count):

@@ -18,6 +18,9 @@ from tests.load.processes import Held, children_of, held_by, peak_of, shared_mem
 WARM_UP = 0.2
 """Of the stretch, left out of the lines: caches fill. At least until three evaluations are over."""
 
+FEWEST = 6
+"""Evaluations without which nothing is said to be flat: the first ones take memory that is not given back."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -226,7 +229,8 @@ def watch_and_resume(training: Training, pictures: int, minutes: float, every: f
         "start": vars(start),
         "resumed": vars(again) | {"steps_on": short.steps[-1] - again.first_step, "exit_code": code},
         "processes_left": left + left_again,
-        "flat": all(trend.flat for trend in lines.values()) and not left + left_again,
+        "enough": len(long.evaluated) >= FEWEST,
+        "flat": len(long.evaluated) >= FEWEST and all(trend.flat for trend in lines.values()) and not left + left_again,
         "trends": {name: trend.record() for name, trend in lines.items()},
         "curve": _curve(long),
     }

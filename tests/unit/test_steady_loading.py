@@ -77,6 +77,9 @@ def test_a_leak_is_told_from_peaks_and_noise() -> None:
     files = 20 + 8.0 * (place % 20 < 2)
     assert trend(files, memory=False)
     assert not trend(files + place // 20, memory=False)  # one for each evaluation
+    in_hand = 15 + 32.0 * (rng.uniform(size=240) < 0.6)  # the tensors of a batch, each in a file
+    assert trend(in_hand, memory=False)
+    assert not trend(in_hand + place // 20, memory=False)
 
 
 def test_the_slope_in_its_units() -> None:
