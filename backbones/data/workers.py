@@ -130,10 +130,12 @@ class LoadingProcess(ForkProcess):
         torch.set_num_threads(1)
         tempfile.tempdir = self._folder
         tasks: SimpleQueue = SimpleQueue()
-        Thread(target=_read, args=(self._its_line, tasks, self._folder), daemon=True).start()
+        reader = Thread(target=_read, args=(self._its_line, tasks, self._folder), daemon=True)
+        reader.start()
         with suppress(OSError):  # nobody is there to take it
             while True:
                 self._its_line.send_bytes(_answer(self._load, tasks.get()))
+        reader.join()  # it notices too, and ends this process when all is removed
 
 
 class ProcessKilledError(Exception):
