@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-gpu benchmark-gpu lint clean
+.PHONY: install demo test test-slow test-gpu load benchmark-gpu lint clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,10 @@ test-slow: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
+
+# Half an hour and more: trainings on a million pictures watched, ten million detections scored.
+load: $(INSTALLED)
+	$(BIN)/python -m tests.load --minutes 15 --output results/load.json
 
 # Needs a GPU. Each part apart, so that one that fails does not stop the others; fails at the end if one did.
 benchmark-gpu: $(INSTALLED)

@@ -1,58 +1,28 @@
 """Batches for training and for testing."""
 
-import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from backbones.data.sampler import SampleKey, StepSampler
+from backbones.data.workers import in_a_loading_process, load_in_processes
 from backbones.engine.acceleration import usable_cores
-from backbones.errors import UserError
-
-
-class KeyedDataset(Dataset):
-    """Gives `load(key)` for each key that a sampler yields."""
-
-    def __init__(self, load: Callable[[Any], Any]):
-        self.load = load
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.load(key)
-
-
-class KeyedBatches(Dataset):
-    """Gives `load(keys)` for all keys of a batch at once."""
-
-    def __init__(self, load: Callable[[list[SampleKey]], Any]):
-        self.load = load
-
-    def __getitems__(self, keys: list[SampleKey]) -> Any:
-        return self.load(keys)
 
 
 def training_batches(
     load: Callable[[list[SampleKey]], Any], sampler: StepSampler, *, workers: int, pin_memory: bool
-) -> Iterable[Any]:
+) -> Iterator[Any]:
     """The micro-batches of a training run, in `sampler`'s order.
 
     Args:
-        load: makes a micro-batch of its keys; runs in `workers` processes (in this one if 0).
+        load: makes a micro-batch of its keys, always the same; runs in `workers` processes (in this one if 0), but no
+            more than two to a core: while some wait for a disk, others work.
         pin_memory: for faster copies to a GPU.
     """
-    loader: DataLoader = DataLoader(
-        KeyedBatches(load),
-        batch_sampler=sampler,
-        num_workers=_useful(workers),
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        worker_init_fn=_begin_work,
-        # By default a loader draws from the global generator, and so would change the dropout of a resumed run.
-        generator=torch.Generator(),
-    )
-    return _with_plain_errors(loader)
+    return _batches(load, sampler, workers, pin_memory)
 
 
 def testing_batches(
@@ -63,51 +33,69 @@ def testing_batches(
     workers: int,
     collate: Callable[[list[Any]], Any],
     pin_memory: bool = False,  # noqa: PT028 (no test of pytest's)
-) -> Iterable[Any]:
+) -> Iterator[Any]:
     """Batches over `indices`, each exactly once and in order; for `pin_memory` see `training_batches`."""
-    loader: DataLoader = DataLoader(
-        KeyedDataset(load),
-        sampler=indices,
-        batch_size=batch_size,
-        num_workers=_useful(workers),
-        collate_fn=collate,  # type: ignore[arg-type]
-        pin_memory=pin_memory,
-        worker_init_fn=_begin_work,
-    )
-    return _with_plain_errors(loader)
+
+    def load_batch(some: Sequence[int]) -> Any:
+        return collate([load(index) for index in some])
+
+    portions = (indices[first : first + batch_size] for first in range(0, len(indices), batch_size))
+    return _batches(load_batch, portions, workers, pin_memory)
 
 
 def shared_empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """A new tensor; in a loading process one that the training process sees, so that it is not copied on its way."""
     tensor = torch.empty(shape, dtype=dtype)
-    return tensor.share_memory_() if get_worker_info() else tensor
+    return tensor.share_memory_() if in_a_loading_process() else tensor
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _batches(load: Callable[[Any], Any], tasks: Iterable[Any], workers: int, pin_memory: bool) -> Iterator[Any]:
+    useful = min(workers, 2 * usable_cores())
+    batches = load_in_processes(load, tasks, useful) if useful else map(load, tasks)
+    return in_a_thread(_pin, batches, _begin_pinning, torch.cuda.current_device()) if pin_memory else batches
 
 
-def _useful(workers: int) -> int:
-    return min(workers, usable_cores())
+def in_a_thread(
+    change: Callable[[Any], Any], batches: Iterator[Any], begin: Callable[[Any], None], argument: Any
+) -> Iterator[Any]:
+    """`change(batch)` of each, made in a thread while the one before is used.
 
+    An error comes in its turn: after the batches before it.
 
-def _begin_work(worker: int) -> None:
-    torch.set_num_threads(1)
-    sys.excepthook = _leave_quietly
-
-
-def _leave_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Where the training process has gone, as after Ctrl-C, a thread that hands it tensors would show a traceback."""
-    if not issubclass(kind, ConnectionError | EOFError):
-        sys.__excepthook__(kind, error, trace)
-
-
-def _with_plain_errors(loader: DataLoader) -> Iterator[Any]:
-    """A worker's error comes with its whole traceback as its message; gives back the user's one line."""
+    Args:
+        begin: called with `argument` in the thread, at first.
+    """
+    ahead: deque[Future] = deque()
+    failure: Exception | None = None
+    with ThreadPoolExecutor(1, initializer=begin, initargs=(argument,)) as thread:
+        try:
+            for batch in batches:
+                ahead.append(thread.submit(change, batch))
+                del batch
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+        except Exception as error:
+            failure = error
+        while ahead:
+            yield ahead.popleft().result()
     try:
-        yield from loader
-        return
-    except UserError as error:
-        kind, text = type(error), str(error)
-        error.__traceback__ = None  # it holds the loader, whose processes end slowly when garbage collection ends them
-    raise kind(text.strip().split(f"{kind.__name__}: ")[-1])
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # else it and this frame would hold each other
+
+
+def _begin_pinning(device: int) -> None:
+    torch.cuda.set_device(device)  # a thread begins with the first; others' memory is none of its business
+    torch.set_num_threads(1)
+
+
+def _pin(batch: Any) -> Any:
+    """A batch in pinned memory: by its own method, where it has one; a list or tuple element by element."""
+    if hasattr(batch, "pin_memory"):
+        return batch.pin_memory()
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(_pin, batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(map(_pin, batch))
+    return batch
