@@ -1,0 +1,329 @@
+"""A run is started, hurt, and gone on with; in the end it must be, bit by bit, the undisturbed one.
+
+A kind of fault is a function `(trial: Trial, random: Random) -> None` with a docstring. It hurts one run in one or several
+ways, one after the other, notes each with `trial.hurt(moment, ended)`, and says what must hold with `trial.expect`. When it
+returns, the run is resumed until it is finished and compared with the undisturbed one (`Trial.finish`); whatever does
+not hold, there or before, makes every fault of the trial one that was not survived. So a kind is as short as
+
+    def terminated(trial, random):
+        trial.start()
+        trial.wait_for_steps(random.randint(1, 9))
+        trial.running.send(SIGTERM)
+        ended = trial.running.wait()
+        trial.hurt("SIGTERM in a step", ended)
+        trial.expect(ended.code == 143, ended)
+
+`kinds.py` lists all of them with the workloads that they hurt.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.faults.comparison import (
+    Line,
+    checkpoints,
+    differences,
+    final_differences,
+    folders_of,
+    read_lines,
+    read_record,
+    safe_lines,
+)
+from tests.faults.running import Ended, Running, start_cold, start_warm
+from tests.faults.workloads import Workload, workloads, write_pictures
+
+Kind = Callable[["Trial", Random], None]
+
+
+class Broken(Exception):
+    """Something that the project promises does not hold."""
+
+
+class Unavailable(Exception):
+    """A kind of fault can't be made on this machine; the message says why, and what would help."""
+
+
+@dataclass
+class Fault:
+    """One injected fault.
+
+    Args:
+        kind: of the fault.
+        workload: what was trained.
+        seed: of the random choices of its trial.
+        moment: when, and what exactly was done.
+        exit_code: of the process that was hurt; negative if a signal killed it; None if it went on.
+        survived: whether all that is promised held, and the run ended in the undisturbed one's bits.
+        seconds: from the start of its process to the end of all checks on it.
+        steps_repeated: optimizer steps that had been done and had to be done again.
+        reason: why it was not survived.
+    """
+
+    kind: str
+    workload: str
+    seed: int
+    moment: str
+    exit_code: int | None
+    survived: bool = False
+    seconds: float = 0.0
+    steps_repeated: int = 0
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row without what it does not have."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class Lab:
+    """Where runs are hurt: a folder for them, for the undisturbed runs and for their data.
+
+    Args:
+        folder: a new or an earlier lab's; undisturbed runs are made once.
+        cold: start the first process of each trial as a user does, not forked from a warm one.
+    """
+
+    folder: Path
+    cold: bool = True
+
+    def __post_init__(self) -> None:
+        self.pictures = self.folder / "pictures"
+        if not self.pictures.exists():
+            write_pictures(self.pictures)
+        self.workloads = workloads(self.pictures)
+
+    def undisturbed(self, workload: Workload) -> Path:
+        """The folder of the undisturbed run, made by plain processes where it is missing; it keeps all checkpoints.
+
+        It writes one after each step, so that whatever a hurt run has left can be compared.
+        """
+        output = self.folder / "undisturbed" / workload.name.replace(" ", "_")
+        if read_record(output).get("status") != "finished":
+            output.parent.mkdir(exist_ok=True)
+            shutil.rmtree(output, ignore_errors=True)
+            arguments = workload.arguments(output, weights=self.weights(workload))
+            all_kept = ["--train.checkpoint_every", "1", "--train.keep_checkpoints", "1000"]
+            ended = start_cold(workload.command([*arguments, *all_kept]), output.with_suffix(".log")).wait()
+            if ended.code:
+                raise Broken(f"the undisturbed run of {workload.name} fails: {ended}")
+        return output
+
+    def weights(self, workload: Workload) -> Path | None:
+        """What a workload starts from."""
+        return self.undisturbed(self.workloads[workload.backbone]) if workload.backbone else None
+
+
+@dataclass
+class Trial:
+    """One run that is hurt. `running` is its newest process.
+
+    Args:
+        lab: where.
+        kind: the name of the kind of fault.
+        workload: what is trained.
+        seed: of the random choices.
+        folder: for the run and the outputs of its processes.
+    """
+
+    lab: Lab
+    kind: str
+    workload: Workload
+    seed: int
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.undisturbed = self.lab.undisturbed(self.workload)
+        self.output = self.folder / "run"
+        self.data: Path | None = None
+        self._started: list[Running] = []
+        self._safe: dict[Path, list[Line]] = {}
+        self._clock = time.monotonic()
+
+    @property
+    def running(self) -> Running:
+        """The process that was started last."""
+        return self._started[-1]
+
+    def own_pictures(self) -> Path:
+        """A copy of the class folders, which may be hurt; all processes that are started from now on read it."""
+        self.data = self.folder / "pictures"
+        shutil.copytree(self.lab.pictures, self.data)
+        return self.data
+
+    def arguments(self, *more: str) -> list[str]:
+        """The arguments of a process that begins the run, or goes on with what is there of it."""
+        weights = self.lab.weights(self.workload)
+        return [*self.workload.arguments(self.output, self.data, weights), "--resume", *more]
+
+    def start(
+        self,
+        *more: str,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        processes: int | None = None,
+    ) -> Running:
+        """Starts a process that begins the run or goes on with it.
+
+        Args:
+            more: further options.
+            prefix: a command that runs the command (`ip netns exec one`).
+            environment: further variables.
+            processes: another number of them than the workload's.
+        """
+        workload = self.workload if processes is None else self.workload.in_processes(processes)
+        log = self.folder / f"process_{len(self._started)}"
+        arguments = self.arguments(*more)
+        plain = not (prefix or environment) and workload.processes == 1
+        if plain and (self._started or not self.lab.cold):
+            running = start_warm(workload.tool, arguments, log)
+        else:
+            running = start_cold([*prefix, *workload.command(arguments)], log, environment)
+        self._started.append(running)
+        self._clock = time.monotonic()
+        return running
+
+    def steps_logged(self) -> int:
+        """Steps in the curve, over all stages."""
+        stages = sorted(self.output.glob("stages/*")) or [self.output]
+        return sum(line["split"] == "train" for folder in stages for line in read_lines(folder))
+
+    def steps_saved(self) -> int:
+        """Steps that a resumed run does not do again, over all stages."""
+        stages = sorted(self.output.glob("stages/*")) or [self.output]
+        return sum(line["split"] == "train" for folder in stages for line in safe_lines(folder))
+
+    def wait_for_steps(self, count: int, seconds: float = 120) -> bool:
+        """Waits until the process has begun and `count` steps in all are logged; False if it ends before."""
+        begun = self.steps_logged()
+        return self.wait_for(lambda: self.steps_logged() >= max(count, begun + 1), seconds)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> bool:
+        """Waits until `condition` holds; False if the process ends before.
+
+        Raises:
+            Broken: it takes longer.
+        """
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.running.poll() is not None:
+                return condition()
+            self.expect(time.monotonic() < end, f"nothing happened for {seconds:g} s")
+            time.sleep(0.001)
+        return True
+
+    def hurt(self, moment: str, ended: Ended | None) -> None:
+        """Notes a fault, and checks what the run has left: bits, and that nothing written before is lost."""
+        code = None if ended is None else ended.code
+        repeated = 0 if ended is None else max(0, self.steps_logged() - self.steps_saved())
+        fault = Fault(self.kind, self.workload.name, self.seed, moment, code, steps_repeated=repeated)
+        self.faults.append(fault)
+        self.check()
+        fault.seconds = round(time.monotonic() - self._clock, 2)
+
+    def check(self) -> None:
+        """Compares all that is there with the undisturbed run and with what was there before.
+
+        Raises:
+            Broken: says where they differ.
+        """
+        for difference in differences(self.output, self.undisturbed):
+            raise Broken(difference)
+        for folder, lines in self._safe.items():
+            there = read_lines(folder)
+            for line in lines:
+                self.expect(line in there, f"{folder}/metrics.jsonl: lost {line}")
+        self._safe = {folder: safe_lines(folder) for folder in folders_of(self.output)[1:] or [self.output]}
+
+    def finish(self) -> None:
+        """Goes on with the run until it is finished and compares it with the undisturbed one.
+
+        Raises:
+            Broken: it is another, or does not finish.
+        """
+        for running in self._started:
+            self.expect(running.poll() is not None, "a process is still running")
+        ended = self.start().wait()
+        self.expect(ended.code == 0, f"the run does not go on: {ended}")
+        self.check_finished()
+
+    def check_finished(self) -> None:
+        """Compares the finished run with the undisturbed one."""
+        for difference in final_differences(self.output, self.undisturbed):
+            raise Broken(difference)
+        self.check()
+
+    def expect(self, holds: bool, otherwise: Any) -> None:
+        """Raises Broken, with what is found instead, unless something holds."""
+        if not holds:
+            raise Broken(str(otherwise))
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """The run's files must be in the end what they were in the beginning."""
+        before = _contents(self.output)
+        yield
+        after = _contents(self.output)
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        self.expect(not changed, f"changed what it had no business with: {changed}")
+
+    def newest_checkpoint(self) -> tuple[int, Path]:
+        """The step and file of the newest checkpoint of the stage that is being trained."""
+        found = [max(checkpoints(folder).items()) for folder in folders_of(self.output) if checkpoints(folder)]
+        self.expect(bool(found), "there is no checkpoint")
+        return found[-1]
+
+    def end(self) -> None:
+        """Kills whatever is left of its processes."""
+        for running in self._started:
+            running.end()
+
+
+def run_trial(lab: Lab, name: str, kind: Kind, workload: Workload, seed: int) -> list[Fault]:
+    """Hurts one run; returns what was injected, each with whether it was survived.
+
+    The trial's folder is removed unless something did not hold.
+
+    Raises:
+        Unavailable: this kind can't be made here.
+    """
+    folder = lab.folder / "trials" / f"{name}_{workload.name}_{seed}".replace(" ", "_").replace("/", "_")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    trial = Trial(lab, name, workload, seed, folder)
+    reason = None
+    began = time.monotonic()
+    try:
+        kind(trial, Random(f"{name} {workload.name} {seed}"))
+        trial.finish()
+    except (Broken, TimeoutError, OSError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error} (all of it in {folder})"
+        if not trial.faults:
+            trial.faults.append(Fault(name, workload.name, seed, "before anything was hurt", None))
+    finally:
+        trial.end()
+    shared = (time.monotonic() - began - sum(fault.seconds for fault in trial.faults)) / max(1, len(trial.faults))
+    for fault in trial.faults:
+        fault.survived, fault.reason = reason is None, reason
+        fault.seconds = round(fault.seconds + shared, 2)
+    if reason is None:
+        shutil.rmtree(folder)
+    return trial.faults
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder but the lock and what TensorBoard reads."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if "tfevents" not in path.name}
+
+
+def write_faults(path: Path, faults: Sequence[Fault]) -> None:
+    """Writes faults as JSON lines."""
+    path.write_text("".join(json.dumps(fault.to_json()) + "\n" for fault in faults))
