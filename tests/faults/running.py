@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    "PYTHONWARNINGS": "ignore:resource_tracker",  # a killed process leaves semaphores, which are removed in the end
+}
 _PRELOADED = ["torch", "torch.utils.tensorboard", "backbones.train", "detection.train", "tests.faults.running"]
 
 
@@ -101,6 +105,8 @@ def start_warm(tool: str, arguments: Sequence[str], log: Path) -> Running:
     os.environ.update(ENVIRONMENT)  # the server that forks has them from this process
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    for end in (".out", ".err"):
+        log.with_suffix(end).write_text("")
     process = context.Process(target=_run_tool, args=(tool, list(arguments), log))
     process.start()
     assert process.pid is not None
@@ -133,8 +139,9 @@ def _run_tool(tool: str, arguments: list[str], log: Path) -> None:
     os.setsid()
     os.chdir(ROOT)
     _heed_signals()
+    multiprocessing.set_start_method(None, force=True)  # of its loading processes: the default, as in any process
     for number, end in ((1, ".out"), (2, ".err")):
-        descriptor = os.open(log.with_suffix(end), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = os.open(log.with_suffix(end), os.O_WRONLY)
         os.dup2(descriptor, number)
         os.close(descriptor)
     script = str(ROOT / f"tools/{tool}.py")
