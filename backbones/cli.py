@@ -1,8 +1,10 @@
 """From typed Python to a command: options, YAML configs and one-line errors. Every `main` of the project uses it.
 
-Exit codes: 0 done, 1 an unforeseen failure (a bug), 2 something the user gave is wrong, 130 interrupted by Ctrl-C.
+Exit codes: 0 done; 1 an unforeseen failure (a bug); 2 something that the user can mend, wrong input, a full disk, too
+little memory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
+import errno
 import inspect
 import os
 import sys
@@ -14,11 +16,15 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
-from backbones.errors import ConfigError, UserError
+from backbones.errors import ConfigError, Stopped, UserError
+from backbones.stopping import stoppable
 
 T = TypeVar("T")
+_NO_MEMORY = ("CUDA out of memory", "can't allocate memory")  # torch.OutOfMemoryError, and the CPU's RuntimeError
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+# What the machine, or whoever looks after it, has to mend.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 
 
 def run_command(
@@ -47,15 +53,18 @@ def run_command(
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        values = _read(parameters, arguments, positional, run is not None, defaults, program)
-        if run is None:
-            parameters(**values)
-        else:
-            run(parameters(**values))
+        with stoppable():
+            values = _read(parameters, arguments, positional, run is not None, defaults, program)
+            if run is None:
+                parameters(**values)
+            else:
+                run(parameters(**values))
     except (UserError, ArgumentError) as error:
         if debug:
             traceback.print_exc()
         _leave(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
+    except Stopped as error:
+        _leave(128 + error.number, str(error))
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED, "interrupted")
     except BrokenPipeError:  # the reader of our output has gone (`... | head`)
@@ -63,10 +72,27 @@ def run_command(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, PermissionError) and error.filename is not None:
-            named = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
-            _leave(EXIT_BAD_INPUT, f"error: {named}: no permission to read or write it")
+        reason = _reason_outside(error)
+        if reason is not None:
+            _leave(EXIT_BAD_INPUT, f"error: {reason}")
         _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
+
+
+def _reason_outside(error: Exception) -> str | None:
+    """What the machine lacks, where that is why a command failed; None for what may be a bug."""
+    if isinstance(error, OSError):
+        named = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        if isinstance(error, PermissionError) and named is not None:
+            return f"{named}: no permission to read or write it"
+        if error.errno in _DISK_ERRORS:
+            return f"{named or 'a file'}: {error.strerror}: mend that, and try again (training goes on with --resume)"
+    text = _one_line(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        return (
+            f"too little memory ({text[:200] or type(error).__name__}): make batches smaller (in training "
+            "--train.accumulate splits them without changing the result) or pictures fewer at a time"
+        )
+    return None
 
 
 def read_options(

@@ -13,10 +13,11 @@ from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, wait_for_all
-from backbones.engine.loop import CompileNetwork, TrainState, compile_whole, portion_size, restore, train
+from backbones.engine.loop import CompileNetwork, compile_whole, portion_size, repeated_tests, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
+from backbones.engine.state import TrainState, restore
 from backbones.engine.step import ComputeLoss
 from backbones.engine.warmup import ErrorWarmup
 from backbones.errors import ConfigError
@@ -111,10 +112,10 @@ def fit(
             ErrorWarmup(config.schedule) if config.schedule.warmup == "error" else None,
         )
         checkpoints = Path(str(config.output)) / "checkpoints"
-        start = restore(checkpoints, state, options.steps) if config.resume else 0
+        start = restore(checkpoints, state, options.steps, world) if config.resume else 0
         if run is not None:
             run.update()
-            run.forget_after(start, last=options.steps)
+            run.forget_after(start, repeated_tests(start, options))
             processes = f"{world.size} process(es) on {world.device.type}"
             print(f"{description}\n{processes}, steps {start} to {options.steps}", flush=True)
         sampler = StepSampler(

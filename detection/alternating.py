@@ -20,12 +20,12 @@ from typing import Any, Literal
 import torch
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.distributed import World, gather_objects, wait_for_all
+from backbones.engine.distributed import on_main, wait_for_all
 from backbones.engine.loop import portion_size
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import RunFolder, check_same, open_run, read_record
 from backbones.engine.schedule import check_schedule
-from backbones.errors import ConfigError, UserError
+from backbones.errors import ConfigError
 from backbones.training import print_outcome
 from backbones.weights import load_state, load_weights
 from detection.config import DetectorConfig
@@ -126,7 +126,7 @@ def train_alternating(task: DetectorTask, title: str) -> dict[str, Any] | None:
             print(title, flush=True)
         for number, stage in enumerate(STAGES, 1):
             stage_run = stage_config(config, stage, number)
-            if not _ask_main(world, partial(_is_finished, stage_run)):
+            if not on_main(world, partial(_is_finished, stage_run)):
                 _train_stage(task, stage, stage_run, number)
             elif world.is_main:
                 print(f"step {number} of 4: {stage.title}: is finished", flush=True)
@@ -169,7 +169,7 @@ def _conclude(config: DetectorConfig, run: RunFolder) -> dict[str, Any]:
     """Makes the last step's detector that of the whole run, and one curve of all steps' curves."""
     folders = [_folder(config, stage.name) for stage in STAGES]
     write_atomically(run.weights, lambda path: shutil.copyfile(folders[-1] / "weights.safetensors", path))
-    run.forget_after(0, last=0)
+    run.forget_after(0)
     done = 0
     for number, (folder, stage) in enumerate(zip(folders, STAGES, strict=True), 1):
         run.take_over(folder / "metrics.jsonl", done)
@@ -192,7 +192,7 @@ def _proposals(task: DetectorTask, stage: str, *, of_training: bool) -> StoredPr
     dataset = task.train_set if of_training else task.test_set
     assert dataset is not None
     path = _folder(task.config, stage) / ("proposals_train.npy" if of_training else "proposals_test.npy")
-    if not _ask_main(task.world, path.exists):
+    if not on_main(task.world, path.exists):
         detector = task.build()
         _load(task, detector, stage)
         store_proposals(detector.eval(), dataset, path, to_train=of_training, **task.viewing())
@@ -215,24 +215,6 @@ def _test_of(task: DetectorTask, stage: Stage, detector: FasterRCNN) -> Callable
 
 def _folder(config: DetectorConfig, stage: str) -> Path:
     return Path(str(config.output)) / "stages" / stage
-
-
-def _ask_main(world: World, look: Callable[[], bool]) -> bool:
-    """What the main process sees on the disk: on another machine it may look otherwise for a while.
-
-    Raises:
-        UserError: in every process, where the main one's look does.
-    """
-    answer: bool | UserError = False
-    if world.is_main:
-        try:
-            answer = look()
-        except UserError as error:
-            answer = error
-    answer = gather_objects(answer)[0]
-    if isinstance(answer, UserError):
-        raise answer
-    return answer
 
 
 def _is_finished(config: DetectorConfig) -> bool:

@@ -13,7 +13,8 @@ from backbones.data.sampler import StepSampler
 from backbones.data.statistics import compute_statistics
 from backbones.engine.acceleration import Precision
 from backbones.engine.distributed import World
-from backbones.engine.loop import TrainOptions, TrainState, train
+from backbones.engine.loop import TrainOptions, train
+from backbones.engine.state import TrainState
 from backbones.inputs import TrainingInput, training_input
 from backbones.train import classification_loss
 from backbones.weights import WeightsMetadata

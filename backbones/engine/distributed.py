@@ -2,17 +2,19 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from backbones.errors import ConfigError
+from backbones.errors import ConfigError, UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def join_world(device: str) -> Iterator[World]:
         device = f"cuda:{local_rank}"
     world = World(rank, size, torch.device(device))
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("nccl" if world.device.type == "cuda" else "gloo")
+        # What lies on the CPU, such as whether to stop, is exchanged without waiting for the GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo")
     try:
         yield world
     finally:
@@ -102,6 +105,36 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def on_main(world: World, act: Callable[[], T]) -> T:
+    """Lets the main process act, on a disk that may look otherwise on other machines; tells all what came of it.
+
+    Raises:
+        UserError: in every process, where the main one's action does.
+    """
+    answer: Any = None
+    if world.is_main:
+        try:
+            answer = act()
+        except UserError as error:
+            answer = error
+    if dist.is_initialized():
+        box = [answer]
+        dist.broadcast_object_list(box, src=0)
+        answer = box[0]
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
+def highest_over_processes(number: int) -> int:
+    """The highest of the processes' numbers, by way of the CPU."""
+    if not dist.is_initialized():
+        return number
+    highest = torch.tensor(number)
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return int(highest)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

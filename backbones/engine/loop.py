@@ -1,25 +1,22 @@
 """The training loop."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.engine.acceleration import Precision
-from backbones.engine.average import WeightAverage
-from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from backbones.engine.distributed import World, mean_over_processes, share_buffers, wait_for_all
+from backbones.engine.distributed import World, gather_objects, highest_over_processes, share_buffers
 from backbones.engine.first_pass import eagerly, try_compiled, wrap_for_processes
-from backbones.engine.plateau import Plateau
 from backbones.engine.prefetch import prefetch
 from backbones.engine.randomness import derive_seed, seed_generators
+from backbones.engine.records import Records
 from backbones.engine.run import RunFolder
+from backbones.engine.state import TrainState
 from backbones.engine.step import (
     CapturedStep,
     ComputeLoss,
@@ -29,9 +26,11 @@ from backbones.engine.step import (
     why_not_captured,
     why_not_compiled,
 )
-from backbones.engine.warmup import ErrorWarmup
-from backbones.errors import CheckpointError, ConfigError, UserError
+from backbones.errors import ConfigError, Stopped, UserError
 from backbones.progress import progress_bar
+from backbones.stopping import StopRequests, put_off_stops
+
+_FAILURE = 1000  # above the number of any signal
 
 CompileNetwork = Callable[[nn.Module], nn.Module]
 
@@ -39,10 +38,6 @@ CompileNetwork = Callable[[nn.Module], nn.Module]
 def compile_whole(model: nn.Module) -> nn.Module:
     """The network with its forward pass compiled; the model itself stays as it is."""
     return torch.compile(model)  # type: ignore[return-value]
-
-
-class DivergedError(UserError):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -104,73 +99,6 @@ def portion_size(options: TrainOptions, world_size: int) -> int:
     return size
 
 
-@dataclass
-class TrainState:
-    """All that changes in training, and so all that a checkpoint holds.
-
-    Args:
-        model: as it is in one process.
-        optimizer: of its trainable parameters.
-        plateau: lowers the learning rate, where the schedule wants it.
-        average: of the weights, where it is wanted.
-        warmup: keeps the learning rate low at first, where the schedule wants it.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    plateau: Plateau | None = None
-    average: WeightAverage | None = None
-    warmup: ErrorWarmup | None = None
-
-    def rate_factor(self) -> float:
-        """What plateau and warm-up multiply the learning rate by at present."""
-        return (self.plateau.factor if self.plateau else 1.0) * (self.warmup.factor if self.warmup else 1.0)
-
-    def parts(self) -> dict[str, Any]:
-        """What has a `state_dict`, by its name in a checkpoint."""
-        return {name: part for name, part in vars(self).items() if part is not None}
-
-
-def restore(checkpoints: Path, state: TrainState, steps: int) -> int:
-    """Loads the latest of a run's checkpoints into `state`; returns the step to go on from (0: none there).
-
-    Raises:
-        CheckpointError: it is damaged, of another network, or of a longer run than `steps`.
-    """
-    path = latest_checkpoint(checkpoints)
-    if path is None:
-        return 0
-    saved = load_checkpoint(path)
-    for name in state.parts():
-        if name not in saved:
-            raise CheckpointError(f"{path}: holds no {name}, its run went without: go on without it, or start anew")
-    groups = state.optimizer.param_groups
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-    try:
-        for name, part in state.parts().items():
-            part.load_state_dict(saved[name])
-        for group, own in zip(state.optimizer.param_groups, settings, strict=True):
-            group.update(own)  # a checkpoint's weight decay, or unfused update, is that of its run
-        for parameter, values in state.optimizer.state.items():
-            for name, buffer in values.items():
-                if isinstance(buffer, Tensor) and buffer.shape == parameter.shape:
-                    # A fused update takes numbers as they lie in memory, and an old run's may lie otherwise.
-                    values[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
-        step = int(saved["step"])
-        if any(
-            buffer.shape != parameter.shape
-            for parameter, values in state.optimizer.state.items()
-            for buffer in values.values()
-            if isinstance(buffer, Tensor) and buffer.ndim
-        ):
-            raise ValueError("a momentum has another shape than its parameter")
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"{path}: does not fit this run ({' '.join(str(error).split())[:200]})") from error
-    if not 0 <= step <= steps:
-        raise CheckpointError(f"{path}: is of step {step}, the run of train.steps {steps}: raise that, or start anew")
-    return step
-
-
 def train(
     state: TrainState,
     batches: Iterable[Any],
@@ -202,55 +130,87 @@ def train(
 
     Raises:
         DivergedError: the loss became infinite or NaN. No checkpoint is written from then on.
+        Stopped: a signal came, in any process. The step was finished, its checkpoint written.
+        UserError: a batch can't be had in some process. The checkpoint of the step before was written.
     """
-    model, average = state.model, state.average
+    model = state.model
     model.train()
     steps = range(start_step, options.steps)
-    iterator = prefetch(batches, world.device)
-    if steps:
-        take_step, iterator = _prepare_step(
-            state, compute_loss, iterator, options, world, precision, compile_network, run
-        )
-    window = _Window(options.batch_size)
-    with progress_bar(steps, total=options.steps, initial=start_step, unit="step", shown=world.is_main) as bar:
+    records = Records(
+        state,
+        run,
+        world,
+        batch_size=options.batch_size,
+        saved=start_step,
+        keep=options.keep_checkpoints,
+        describe_batch=describe_batch,
+    )
+    with (
+        put_off_stops(says=world.is_main) as stops,
+        progress_bar(steps, total=options.steps, initial=start_step, unit="step", shown=world.is_main) as bar,
+    ):
+        if evaluate is not None and _is_test_due(start_step, options):
+            records.test(start_step, evaluate, stops)  # its run may have ended in it
+        iterator = prefetch(batches, world.device)
+        if steps:
+            take_step, iterator = _prepare_step(
+                state, compute_loss, iterator, options, world, precision, compile_network, run
+            )
         for step in bar:
+            portions, failure = _fetch(iterator, options.accumulate, stops)
+            end = _common_end(stops, failure, step)
+            if end is not None:
+                records.save(step)
+                raise end
             # Dropout draws from this: a function of the step, so that a resumed run draws the same.
             seed_generators(derive_seed(seed, step, world.rank), world.device)
             rate = learning_rate(step) * state.rate_factor()
             set_rate(state.optimizer, rate)
-            values = take_step(iterator)
-            window.add(values)
-            if average is not None:
-                average.update(model)
+            values = take_step(iter(portions))
+            records.add(values, rate)
+            if state.average is not None:
+                state.average.update(model)
             for watcher in (state.plateau, state.warmup):
                 news = watcher.observe(values[watch]) if watcher else None
                 if news and world.is_main:
                     bar.write(f"step {step + 1}: {news}")
 
             done = step + 1
-            save = _is_due(done, options.checkpoint_every) or done == options.steps
-            test = evaluate is not None and _is_due(done, options.evaluate_every) and done < options.steps
-            if save or test or _is_due(done, options.log_every):
-                means = window.close(done, describe_batch) | {"lr": rate}
-                if run is not None:
-                    run.log(done, "train", means)
-                    bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{rate:g}", refresh=False)
-            if test and evaluate is not None:
-                results = _evaluate(state, evaluate)
-                if run is not None:
-                    run.log(done, "test", results)
-            if save:  # after the rest of the step: a resumed run does nothing of it again
-                _check_weights(model, done)
-                if run is not None:
-                    saved = {"step": done} | {name: part.state_dict() for name, part in state.parts().items()}
-                    save_checkpoint(run.checkpoints, done, saved, options.keep_checkpoints)
-                wait_for_all()
-            if save or test:
-                window.start_clock()
-    if average is not None:
-        average.exchange(model)
+            test = evaluate is not None and _is_test_due(done, options)
+            save = test or _is_due(done, options.checkpoint_every) or done == options.steps
+            if save or _is_due(done, options.log_every):
+                records.log(done)
+                bar.set_postfix(loss=f"{records.last['loss']:.3f}", lr=f"{rate:g}", refresh=False)
+            if save:
+                records.save(done)
+            if test and evaluate is not None:  # after the checkpoint, so that it can be left at any time
+                records.test(done, evaluate, stops)
+        end = _common_end(stops, None, options.steps)
+        if end is not None:
+            raise end
+    if state.average is not None:
+        state.average.exchange(model)
     share_buffers(model)
     model.eval()
+
+
+def _fetch(batches: Iterator[Any], count: int, stops: StopRequests) -> tuple[list[Any], UserError | None]:
+    """The micro-batches of a step, or why they can't be had: found out before the step changes anything."""
+    if stops.number is not None:
+        return [], None
+    try:
+        return [next(batches) for _ in range(count)], None
+    except UserError as error:
+        return [], error
+
+
+def _common_end(stops: StopRequests, failure: UserError | None, steps: int) -> Stopped | UserError | None:
+    """Why all processes stop after `steps` steps, a failure or a signal in any of them; None: they go on."""
+    number = highest_over_processes(_FAILURE if failure else stops.number or 0)
+    if number == _FAILURE:
+        failures = gather_objects(failure)
+        return failure or next(filter(None, failures))
+    return Stopped(number, steps) if number else None
 
 
 def _prepare_step(
@@ -308,82 +268,23 @@ def _prepare_step(
     return _eager(take_step) if compiled and not_compiled else take_step, batches
 
 
-def _eager(take_step: TakeStep) -> TakeStep:
-    def take_eagerly(batches: Iterator[Any]) -> dict[str, Tensor]:
-        with eagerly():
-            return take_step(batches)
-
-    return take_eagerly
+def repeated_tests(start_step: int, options: TrainOptions) -> set[int]:
+    """The steps whose tests a run that goes on from `start_step` does again if it had done them: the last, which is
+    the caller's, and that of its checkpoint, in which the run may have been interrupted."""
+    return {options.steps} | ({start_step} if _is_test_due(start_step, options) else set())
 
 
-def _evaluate(state: TrainState, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Tests the weights that the run would keep: their average, where there is one."""
-    if state.average is not None:
-        state.average.exchange(state.model)
-    share_buffers(state.model)
-    state.model.eval()
-    results = evaluate()
-    state.model.train()
-    if state.average is not None:
-        state.average.exchange(state.model)
-    return results
+def _is_test_due(done: int, options: TrainOptions) -> bool:
+    return 0 < done < options.steps and _is_due(done, options.evaluate_every)
 
 
 def _is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def _check_weights(model: nn.Module, step: int) -> None:
-    """The loss is finite, but the update that follows it can still overflow."""
-    if not torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all():
-        raise _diverged(f"the weights are not finite numbers after step {step}")
+def _eager(take_step: TakeStep) -> TakeStep:
+    def take_eagerly(batches: Iterator[Any]) -> dict[str, Tensor]:
+        with eagerly():
+            return take_step(batches)
 
-
-def _diverged(what: str) -> DivergedError:
-    return DivergedError(
-        f"{what}: checkpoints from before are kept; try a lower --optimizer.lr, a longer --schedule.warmup_steps or "
-        "--train.clip_grad_norm 10, anew or with --resume --allow_mismatch (where that fails at once, without the "
-        "newest checkpoint)"
-    )
-
-
-class _Window:
-    """Averages of what happened since the last line of the log, kept on the device until then (no synchronisation)."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._open()
-
-    def _open(self) -> None:
-        self._steps: list[dict[str, Tensor]] = []
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Leaves the time until now (an evaluation, a checkpoint) out of the throughput."""
-        self._started = time.monotonic()
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Takes the numbers of one step."""
-        self._steps.append(values)
-
-    def close(self, step: int, describe_batch: Callable[[int], str]) -> dict[str, float]:
-        """The averages over all steps and processes; starts anew.
-
-        Args:
-            step: how many steps are done.
-
-        Raises:
-            DivergedError: a number was not finite in any process.
-        """
-        names = list(self._steps[0])
-        table = torch.stack([torch.stack([values[name] for name in names]) for values in self._steps])
-        rows = mean_over_processes(table).tolist()
-        for place, row in enumerate(rows):
-            if not all(map(math.isfinite, row)):
-                bad = step - len(rows) + place
-                raise _diverged(f"the loss is not a finite number at step {bad + 1}{describe_batch(bad)}")
-        seconds = time.monotonic() - self._started
-        averages = {name: sum(column) / len(rows) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-        averages["images_per_second"] = round(len(rows) * self._batch_size / max(seconds, 1e-9), 2)
-        self._open()
-        return averages
+    return take_eagerly

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.errors import RunFolderError
+from backbones.engine.lock import LOCK, only_writer
+from backbones.errors import RunFolderError, Stopped
 
 # Keys of a configuration that leave the recipe as it is: how it is computed, and how often something is written.
 SAME_RECIPE = (
@@ -68,6 +69,7 @@ _OWN = (
     ".*.tmp",
     "run.json",
 )
+_PATIENCE = 10.0  # seconds that a run which goes on waits for its predecessor to end
 
 
 class RunFolder:
@@ -78,6 +80,7 @@ class RunFolder:
         self.record = record
         self._metrics = path / "metrics.jsonl"
         self._tensorboard: Any = None
+        self._with_tensorboard = True
         self.started = False
         seconds = record.get("wall_clock_seconds")
         self._earlier_seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
@@ -101,9 +104,14 @@ class RunFolder:
         write_json(self.path / "run.json", self.record)
 
     def log(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Adds a line to `metrics.jsonl` and the same values to TensorBoard."""
-        with self._metrics.open("a") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        """Adds a line to `metrics.jsonl` and the same values to TensorBoard. Raises RunFolderError."""
+        try:
+            with self._metrics.open("a") as file:
+                file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        except OSError as error:
+            raise RunFolderError(
+                f"{self._metrics}: can't be written ({error.strerror}): mend that (make room), and go on with --resume"
+            ) from error
         self._add_scalars(step, split, values)
 
     def take_over(self, metrics: Path, offset: int) -> None:
@@ -111,31 +119,41 @@ class RunFolder:
         for values in filter(None, map(_parse_metrics, metrics.read_text(errors="replace").splitlines())):
             self.log(offset + values.pop("step"), values.pop("split"), values)
 
-    def forget_after(self, step: int, last: int) -> None:
-        """Drops what a run resumed after `step` writes anew: all later metrics, and the test after its step `last`."""
+    def forget_after(self, step: int, tests: Collection[int] = ()) -> None:
+        """Drops what a run resumed after `step` writes anew: all later metrics, and the `tests` after these steps."""
         (self.path / DIVERGED_BATCH).unlink(missing_ok=True)
         if not self._metrics.exists():
             return
         lines = filter(None, map(_parse_metrics, self._metrics.read_text(errors="replace").splitlines()))
-        kept = [v for v in lines if v["step"] <= step and (v["step"], v["split"]) != (last, "test")]
-        write_atomically(self._metrics, lambda path: path.write_text("".join(json.dumps(v) + "\n" for v in kept)))
-        for events in self.path.glob("events.out.tfevents.*"):
-            events.unlink()
+        kept = [v for v in lines if v["step"] <= step and not (v["split"] == "test" and v["step"] in tests)]
+        try:
+            write_atomically(self._metrics, lambda path: path.write_text("".join(json.dumps(v) + "\n" for v in kept)))
+            for events in self.path.glob("events.out.tfevents.*"):
+                events.unlink()
+        except OSError as error:
+            raise RunFolderError(f"{self._metrics}: can't be written ({error.strerror})") from error
         for values in kept:
             self._add_scalars(values.pop("step"), values.pop("split"), values)
 
     def _add_scalars(self, step: int, split: str, values: dict[str, float]) -> None:
-        if self._tensorboard is None:
-            from torch.utils.tensorboard import SummaryWriter  # half a second to import
+        if not self._with_tensorboard:
+            return
+        try:
+            if self._tensorboard is None:
+                from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
-            self._tensorboard = SummaryWriter(str(self.path))
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+                self._tensorboard = SummaryWriter(str(self.path))
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+        except OSError as error:  # all that it would show is in metrics.jsonl
+            self._with_tensorboard = False
+            print(f"{self.path}: TensorBoard's events can't be written ({error.strerror}): goes on without", flush=True)
 
     def close(self) -> None:
         """Flushes what is still in memory."""
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with suppress(OSError):
+                self._tensorboard.close()
 
 
 @contextmanager
@@ -157,35 +175,49 @@ def open_run(
         RunFolderError: the folder holds a run or foreign files, can't be written, or the run there is another one.
     """
     path = check_output(output, resume=resume, overwrite=overwrite)
-    plain_config = _plain(config)
-    earlier = _prepare(path, resume=resume)
-    if earlier and not allow_mismatch:
-        check_same(path, earlier, config, facts, "set it back, or go on all the same with --allow_mismatch")
-    record = {
-        **earlier,
-        "status": "running",
-        "command": shlex.join(sys.argv),
-        "config": plain_config,
-        **facts,
-        **describe_machine(),
-        "seed": plain_config.get("seed"),
-        "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-        "results": earlier.get("results"),
-        "error": None,
-    }
-    run = RunFolder(path, record)
-    if not earlier:
-        run.update()
     try:
-        yield run
-        run.update(status="finished")
-    except BaseException as error:
-        if run.started:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            run.update(status=status, error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
-        raise
-    finally:
-        run.close()
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
+    with only_writer(path, _PATIENCE if resume else 0.0):
+        earlier = _prepare(path, resume=resume, allow_mismatch=allow_mismatch)
+        if earlier and not allow_mismatch:
+            check_same(path, earlier, config, facts, "set it back, or go on all the same with --allow_mismatch")
+        plain_config = _plain(config)
+        record = {
+            **earlier,
+            "status": "running",
+            "command": shlex.join(sys.argv),
+            "config": plain_config,
+            **facts,
+            **describe_machine(),
+            "seed": plain_config.get("seed"),
+            "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+            "results": earlier.get("results"),
+            "error": None,
+        }
+        run = RunFolder(path, record)
+        if not earlier:
+            run.update()
+        try:
+            yield run
+            run.update(status="finished")
+        except BaseException as error:
+            if isinstance(error, Stopped):
+                error.resumable = True
+            if run.started:
+                _record_end(run, error)
+            raise
+        finally:
+            run.close()
+
+
+def _record_end(run: RunFolder, error: BaseException) -> None:
+    """Notes why a run came to its end; where the disk is the reason, that may not be possible either."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    text = str(error) if interrupted else " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    with suppress(OSError, RunFolderError):
+        run.update(status="interrupted" if interrupted else "failed", error=text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -245,25 +277,45 @@ def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:
         if (path / "run.json").exists():
             if not (resume or overwrite):
                 raise RunFolderError(f"{path} holds a run already: go on with --resume or replace it with --overwrite")
-        elif path.exists() and (not path.is_dir() or any(entry.name != ".run.json.tmp" for entry in path.iterdir())):
+        elif path.exists() and (
+            not path.is_dir() or any(entry.name not in (".run.json.tmp", LOCK) for entry in path.iterdir())
+        ):
             raise RunFolderError(f"{path} exists and is no run of ours: name another --output")
     except OSError as error:
         raise RunFolderError(f"{path}: can't be read ({error.strerror})") from error
     return path
 
 
-def _prepare(path: Path, *, resume: bool) -> dict[str, Any]:
+def _prepare(path: Path, *, resume: bool, allow_mismatch: bool) -> dict[str, Any]:
     """The record of the run that is resumed, if any; else the folder is emptied of an earlier run."""
     record_file = path / "run.json"
     try:
         if record_file.exists():
             if resume:
-                return read_record(record_file)
+                _remove_temporary(path)
+                return _read_earlier(record_file, allow_mismatch)
             _remove_run(path)
-        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
     return {}
+
+
+def _read_earlier(record_file: Path, allow_mismatch: bool) -> dict[str, Any]:
+    """The record of the run that goes on; empty where it is damaged and need not be compared with."""
+    try:
+        return read_record(record_file)
+    except RunFolderError as error:
+        if allow_mismatch:
+            print(f"{error}: goes on without it", flush=True)
+            return {}
+        raise RunFolderError(f"{error}: --resume --allow_mismatch goes on from the checkpoints all the same") from error
+
+
+def _remove_temporary(path: Path) -> None:
+    """Removes what was being written when a process was killed."""
+    for folder in (path, path / "checkpoints"):
+        for entry in folder.glob(".*.tmp"):
+            entry.unlink(missing_ok=True)
 
 
 def _remove_run(path: Path) -> None:
@@ -271,6 +323,7 @@ def _remove_run(path: Path) -> None:
     for stage in path.glob("stages/*"):
         if (stage / "run.json").exists():
             _remove_run(stage)
+            (stage / LOCK).unlink(missing_ok=True)
             _remove_if_empty(stage)
     _remove_if_empty(path / "stages")
     for pattern in _OWN:
@@ -291,9 +344,9 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: not readable as JSON ({error}); start anew with --overwrite") from error
+        raise RunFolderError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(record, dict):
-        raise RunFolderError(f"{path}: not a run's record; start anew with --overwrite")
+        raise RunFolderError(f"{path}: not a run's record")
     return record
 
 

@@ -12,6 +12,7 @@ from backbones.config import ClassificationData, ModelConfig, OptimizerConfig, P
 from backbones.engine import loop
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
+from backbones.engine.window import Window
 from backbones.train import pretrain
 from backbones.weights import load_weights
 
@@ -152,7 +153,7 @@ def test_the_loop_waits_for_the_gpu_only_where_it_logs(
     root: Path, tmp_path: Path, capture: bool, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the warm-up is over, PyTorch raises wherever the host waits for the device, until the log's first line."""
-    rate, close = loop.set_rate, loop._Window.close
+    rate, close = loop.set_rate, Window.close
     steps = iter(range(1000))
 
     def from_the_fourth_step_on(*given: Any) -> None:  # the first ones capture, and start libraries
@@ -165,7 +166,7 @@ def test_the_loop_waits_for_the_gpu_only_where_it_logs(
         return close(*given)
 
     monkeypatch.setattr(loop, "set_rate", from_the_fourth_step_on)
-    monkeypatch.setattr(loop._Window, "close", allowed)
+    monkeypatch.setattr(Window, "close", allowed)
     try:
         train(root, tmp_path / "run", options={}, capture=capture, steps=12, log_every=12, checkpoint_every=12, **more)
     finally:

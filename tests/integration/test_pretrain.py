@@ -96,7 +96,8 @@ def test_an_interrupted_run_says_so_and_resumes(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does: the loading processes get it too
     error = process.communicate()[1]
     assert process.returncode == 130
-    assert error.rstrip("\n").split("\n")[-1] == "interrupted"
+    step = int(latest_checkpoint(cut / "checkpoints").stem.removeprefix("step_"))
+    assert error.rstrip("\n").split("\n")[-1] == f"interrupted by SIGINT after step {step}: go on with --resume"
     assert "Traceback" not in error
     assert record(cut)["status"] == "interrupted"
     pretrain(whole, *LONG)

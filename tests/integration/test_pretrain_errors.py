@@ -229,7 +229,9 @@ def test_another_run_is_not_resumed(tmp_path: Path, refused: Refused, pictures: 
     assert record(run)["seed"] == 1
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_still_good(tmp_path: Path, refused: Refused) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+    tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture
+) -> None:
     run = tmp_path / "run"
     pretrain(run)
     expected = load_weights(run)[0]
@@ -239,11 +241,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_still_good(tmp_path: P
     trap = latest.read_bytes()
     for content in (b"", whole[:1000], trap, pickle.dumps(Trap(tmp_path / "sprung"))):
         latest.write_bytes(content)
-        assert f"{latest}: not a readable checkpoint" in refused(pretrain, run, "--resume")
+        capsys.readouterr()
+        pretrain(run, "--resume")
+        said = f"{latest}: not a readable checkpoint of plain tensors"
+        assert next(line for line in capsys.readouterr().out.split("\n") if line.startswith(said)).endswith(
+            "goes on from step 4, the one before (it is kept as step_00000006.pt.damaged)"
+        )
+        assert latest.with_name(f"{latest.name}.damaged").read_bytes() == content
+        assert all(torch.equal(expected[name], tensor) for name, tensor in load_weights(run)[0].items())
     assert not (tmp_path / "sprung").exists()
-    latest.unlink()
-    pretrain(run, "--resume")
-    assert all(torch.equal(expected[name], tensor) for name, tensor in load_weights(run)[0].items())
+    for path in (run / "checkpoints").glob("*.pt"):
+        path.write_bytes(whole[:1000])
+    left = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    message = refused(pretrain, run, "--resume")
+    assert f"{latest}: not a readable checkpoint" in message
+    assert "nor are the 1 before it: put a good one in its place, or start anew with --overwrite" in message
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == left
 
 
 def test_divergence_is_named(tmp_path: Path, refused: Refused) -> None:

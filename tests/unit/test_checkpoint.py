@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from backbones.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, write_atomically
-from backbones.engine.loop import TrainState, restore
+from backbones.engine.distributed import World
+from backbones.engine.state import TrainState, restore
 from backbones.errors import CheckpointError
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 class Trap:
@@ -44,7 +47,7 @@ def test_what_is_saved_comes_back(tmp_path: Path, network: Any) -> None:
     assert torch.load(path, weights_only=True)["step"] == 7  # loadable by anyone, code or no code of ours
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    assert restore(tmp_path / "checkpoints", TrainState(model, optimizer), 7) == 7
+    assert restore(tmp_path / "checkpoints", TrainState(model, optimizer), 7, ALONE) == 7
     assert torch.equal(model.weight, network[0].weight)
     momentum = [o.state[p]["momentum_buffer"] for o, p in [(optimizer, model.weight), (network[1], network[0].weight)]]
     assert torch.equal(*momentum)
@@ -90,19 +93,19 @@ def test_the_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: order.append("rename") or replace(*names))
     save_checkpoint(tmp_path, 1, {"step": 1}, keep=1)
-    assert order == ["fsync", "rename"]
+    assert order == ["fsync", "rename", "fsync"]  # the last of the folder: else a power cut could undo the renaming
 
 
 def test_a_kill_in_the_middle_of_a_write_leaves_the_last_good_one(tmp_path: Path, network: Any) -> None:
     good = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=2)
     (tmp_path / ".step_00000006.pt.tmp").write_bytes(good.read_bytes()[:500])
     assert latest_checkpoint(tmp_path) == good
-    assert restore(tmp_path, TrainState(*network), 10) == 3
+    assert restore(tmp_path, TrainState(*network), 10, ALONE) == 3
 
 
 def test_no_checkpoint_means_a_start_at_0(tmp_path: Path, network: Any) -> None:
     assert latest_checkpoint(tmp_path / "nowhere") is None
-    assert restore(tmp_path, TrainState(*network), 10) == 0
+    assert restore(tmp_path, TrainState(*network), 10, ALONE) == 0
 
 
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, network: Any, state: Any) -> None:
     save_checkpoint(tmp_path, 3, state, keep=1)
     with pytest.raises(CheckpointError, match=r"step_00000003\.pt"):
-        restore(tmp_path, TrainState(*network), 10)
+        restore(tmp_path, TrainState(*network), 10, ALONE)
 
 
 def test_what_would_unpack_to_more_than_it_is_is_refused(tmp_path: Path) -> None:

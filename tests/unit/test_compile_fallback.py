@@ -15,8 +15,9 @@ from torch._dynamo.backends.common import aot_autograd
 
 from backbones.engine import loop
 from backbones.engine.distributed import World
-from backbones.engine.loop import TrainOptions, TrainState, train
+from backbones.engine.loop import TrainOptions, train
 from backbones.engine.run import open_run
+from backbones.engine.state import TrainState
 from backbones.errors import UserError
 
 CPU = torch.device("cpu")

@@ -8,15 +8,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from backbones.engine import loop
 from backbones.engine.acceleration import Precision
+from backbones.engine.checkpoint import save_checkpoint
 from backbones.engine.distributed import World, data_parallel
 from backbones.engine.first_pass import wrap_for_processes
-from backbones.engine.loop import TrainOptions, TrainState, restore, train
+from backbones.engine.loop import TrainOptions, train
 from backbones.engine.prefetch import prefetch
 from backbones.engine.randomness import seed_generators
 from backbones.engine.run import open_run
+from backbones.engine.state import TrainState, restore
 from backbones.engine.step import Step, why_not_compiled
+from backbones.engine.window import Window
 from backbones.models import get_model
 from backbones.train import classification_loss
 
@@ -67,13 +69,13 @@ def test_the_loops_losses_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPa
         optimizer.step()
         expected.append(value.item())
     found: list[float] = []
-    add = loop._Window.add
+    add = Window.add
 
     def keep(self: Any, values: dict[str, Tensor]) -> None:
         found.append(float(values["loss"]))
         add(self, values)
 
-    monkeypatch.setattr(loop._Window, "add", keep)
+    monkeypatch.setattr(Window, "add", keep)
     train(
         TrainState(model, torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4, fused=True)),
         batches(),
@@ -194,8 +196,8 @@ def test_a_momentum_that_lies_otherwise_in_memory_is_the_same_momentum(tmp_path:
     kept = [optimizer.state[p]["momentum_buffer"] for p in model.parameters()]
     with open_run(str(tmp_path / "run"), TrainOptions(), resume=False, overwrite=False, allow_mismatch=False) as run:
         saved = {"step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        loop.save_checkpoint(run.checkpoints, 1, saved, 1)
-        assert restore(run.checkpoints, TrainState(model, optimizer), 2) == 1
+        save_checkpoint(run.checkpoints, 1, saved, 1)
+        assert restore(run.checkpoints, TrainState(model, optimizer), 2, World(0, 1, torch.device("cpu"))) == 1
     for parameter, before in zip(model.parameters(), kept, strict=True):
         buffer = optimizer.state[parameter]["momentum_buffer"]
         assert torch.equal(buffer, before)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from backbones.engine.distributed import World
-from backbones.engine.loop import DivergedError, TrainOptions, TrainState, portion_size, restore, train
+from backbones.engine.loop import TrainOptions, portion_size, repeated_tests, train
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import open_run
+from backbones.engine.state import TrainState, restore
+from backbones.engine.window import DivergedError
 from backbones.errors import ConfigError
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -62,9 +64,9 @@ class Plan:
         with open_run(str(self.folder), options, **flags) if self.folder else nullcontext() as run:
             start = 0
             if run is not None and resume:
-                start = restore(run.checkpoints, TrainState(model, optimizer), options.steps)
+                start = restore(run.checkpoints, TrainState(model, optimizer), options.steps, ALONE)
                 run.update()
-                run.forget_after(start, last=options.steps)
+                run.forget_after(start, repeated_tests(start, options))
             train(
                 TrainState(model, optimizer),
                 self.batches or batches(options.batch_size // options.accumulate, start * options.accumulate),
@@ -187,7 +189,7 @@ def test_the_optimizers_settings_are_those_of_the_run_that_goes_on(tmp_path: Pat
     Plan(tmp_path).run()
     model, _ = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.5, fused=True)
-    assert restore(tmp_path / "checkpoints", TrainState(model, optimizer), 6) == 6
+    assert restore(tmp_path / "checkpoints", TrainState(model, optimizer), 6, ALONE) == 6
     (group,) = optimizer.param_groups
     assert (group["fused"], group["weight_decay"]) == (True, 0.5)
     assert all(state["momentum_buffer"].abs().sum() > 0 for state in optimizer.state.values())

@@ -85,7 +85,7 @@ def test_foreign_lines_of_metrics_are_dropped_on_resume(tmp_path: Path, line: st
     good = '{"step": 1, "split": "train", "loss": 2.0}'
     (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n", errors="surrogateescape")
     run = RunFolder(tmp_path, {"wall_clock_seconds": "abc"})
-    run.forget_after(1, last=9)
+    run.forget_after(1)
     run.close()
     assert (tmp_path / "metrics.jsonl").read_text() == good + "\n"
 
@@ -121,7 +121,7 @@ def test_overwrite_starts_anew_and_leaves_foreign_files(tmp_path: Path) -> None:
         run.weights.write_bytes(b"2")
     (tmp_path / "notes.txt").write_text("mine")
     with run_in(tmp_path, Config(seed=1), overwrite=True):
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "run.json"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "notes.txt", "run.json"]
         assert record(tmp_path)["seed"] == 1
         assert record(tmp_path)["results"] is None
 
@@ -196,8 +196,11 @@ def test_the_number_of_workers_may_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(RunFolderError, match=r"run\.json.*--overwrite"), run_in(tmp_path, resume=True):
+    with pytest.raises(RunFolderError, match=r"run\.json.*--allow_mismatch"), run_in(tmp_path, resume=True):
         pass
+    with run_in(tmp_path, resume=True, allow_mismatch=True):
+        pass
+    assert record(tmp_path)["status"] == "finished"
 
 
 def test_a_resumed_run_forgets_what_it_will_write_again(tmp_path: Path) -> None:
@@ -207,11 +210,11 @@ def test_a_resumed_run_forgets_what_it_will_write_again(tmp_path: Path) -> None:
         run.log(step, "test", {"top1_error": 50.0})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "spl')  # a kill cut it in two
-    run.forget_after(4, last=6)
+    run.forget_after(4, {6})
     assert steps(tmp_path) == [(2, "train"), (2, "test"), (4, "train"), (4, "test")]
-    run.forget_after(4, last=4)  # the run was killed after its last step: its test comes again
+    run.forget_after(4, {4})  # the run was killed after its last step: its test comes again
     assert steps(tmp_path) == [(2, "train"), (2, "test"), (4, "train")]
-    run.forget_after(0, last=6)
+    run.forget_after(0, {6})
     assert steps(tmp_path) == []
     run.close()
 
