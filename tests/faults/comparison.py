@@ -1,7 +1,7 @@
 """Whether a run is, bit by bit, the undisturbed one: checkpoints, curve, weights and results."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ def folders_of(run: Path) -> list[Path]:
     return [run, *sorted(run.glob("stages/*"))]
 
 
-def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints of a folder by their step."""
+def checkpoints(folder: Path, without: Collection[Path] = ()) -> dict[int, Path]:
+    """The checkpoints of a folder by their step, without those that are known to be damaged."""
     found = sorted((folder / "checkpoints").glob("step_*.pt"))
-    return {int(path.stem.removeprefix("step_")): path for path in found}
+    return {int(path.stem.removeprefix("step_")): path for path in found if path not in without}
 
 
 def read_lines(folder: Path) -> list[Line]:
@@ -39,21 +39,20 @@ def read_lines(folder: Path) -> list[Line]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json; empty where there is none yet."""
+    """run.json; empty where there is none, or none that can be read."""
     try:
         return json.loads((folder / "run.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
 
 
-def safe_lines(folder: Path) -> list[Line]:
+def safe_lines(folder: Path, without: Collection[Path] = ()) -> list[Line]:
     """The lines of a curve that a fault must not cost: those up to the newest checkpoint, all of a finished run.
 
     The test that is due at the step of the newest checkpoint is done after it, and so may be done again.
     """
-    steps = checkpoints(folder)
     finished = read_record(folder).get("status") == "finished"
-    newest = max(steps, default=0)
+    newest = max(checkpoints(folder, without), default=0)
     return [
         line
         for line in read_lines(folder)
@@ -61,14 +60,14 @@ def safe_lines(folder: Path) -> list[Line]:
     ]
 
 
-def differences(run: Path, undisturbed: Path) -> Iterator[str]:
+def differences(run: Path, undisturbed: Path, without: Collection[Path] = ()) -> Iterator[str]:
     """In what a run, finished or not, departs from the undisturbed one as far as it has come."""
     for folder in folders_of(undisturbed):
         own = run / folder.relative_to(undisturbed)
         if not own.is_dir():
             continue
         theirs = checkpoints(folder)
-        for step, path in checkpoints(own).items():
+        for step, path in checkpoints(own, without).items():
             if step in theirs:
                 first, second = (torch.load(each, weights_only=True) for each in (path, theirs[step]))
                 if not same_bits(first, second):
@@ -78,7 +77,7 @@ def differences(run: Path, undisturbed: Path) -> Iterator[str]:
         for line in lines:
             if line != expected.get((line["step"], line["split"])):
                 yield f"{own}/metrics.jsonl: {line}, undisturbed {expected.get((line['step'], line['split']))}"
-        newest = max(checkpoints(own), default=0)
+        newest = max(checkpoints(own, without), default=0)
         missing = {key for key in expected if key[0] <= newest and key[1] == "train"}
         if missing := missing - {(line["step"], line["split"]) for line in lines}:
             yield f"{own}/metrics.jsonl: lacks {sorted(missing)[:3]}, and has a checkpoint of step {newest}"

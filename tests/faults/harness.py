@@ -19,7 +19,7 @@ not hold, there or before, makes every fault of the trial one that was not survi
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -195,10 +195,10 @@ class Trial:
         stages = sorted(self.output.glob("stages/*")) or [self.output]
         return sum(line["split"] == "train" for folder in stages for line in read_lines(folder))
 
-    def steps_saved(self) -> int:
+    def steps_saved(self, without: Collection[Path] = ()) -> int:
         """Steps that a resumed run does not do again, over all stages."""
         stages = sorted(self.output.glob("stages/*")) or [self.output]
-        return sum(line["split"] == "train" for folder in stages for line in safe_lines(folder))
+        return sum(line["split"] == "train" for folder in stages for line in safe_lines(folder, without))
 
     def wait_for_steps(self, count: int, seconds: float = 120) -> bool:
         """Waits until the process has begun and `count` steps in all are logged; False if it ends before."""
@@ -219,28 +219,35 @@ class Trial:
             time.sleep(0.001)
         return True
 
-    def hurt(self, moment: str, ended: Ended | None) -> None:
-        """Notes a fault, and checks what the run has left: bits, and that nothing written before is lost."""
+    def hurt(self, moment: str, ended: Ended | None, without: Collection[Path] = ()) -> None:
+        """Notes a fault, and checks what the run has left: bits, and that nothing written before is lost.
+
+        Args:
+            moment: when, and what exactly was done.
+            ended: the process that was hurt; None if it goes on.
+            without: checkpoints that are damaged.
+        """
         code = None if ended is None else ended.code
-        repeated = 0 if ended is None else max(0, self.steps_logged() - self.steps_saved())
+        repeated = 0 if ended is None else max(0, self.steps_logged() - self.steps_saved(without))
         fault = Fault(self.kind, self.workload.name, self.seed, moment, code, steps_repeated=repeated)
         self.faults.append(fault)
-        self.check()
+        self.check(without)
         fault.seconds = round(time.monotonic() - self._clock, 2)
 
-    def check(self) -> None:
+    def check(self, without: Collection[Path] = ()) -> None:
         """Compares all that is there with the undisturbed run and with what was there before.
 
         Raises:
             Broken: says where they differ.
         """
-        for difference in differences(self.output, self.undisturbed):
+        for difference in differences(self.output, self.undisturbed, without):
             raise Broken(difference)
         for folder, lines in self._safe.items():
             there = read_lines(folder)
             for line in lines:
                 self.expect(line in there, f"{folder}/metrics.jsonl: lost {line}")
-        self._safe = {folder: safe_lines(folder) for folder in folders_of(self.output)[1:] or [self.output]}
+        folders = folders_of(self.output)[1:] or [self.output]
+        self._safe = {folder: safe_lines(folder, without) for folder in folders}
 
     def finish(self) -> None:
         """Goes on with the run until it is finished and compares it with the undisturbed one.
@@ -265,13 +272,19 @@ class Trial:
         if not holds:
             raise Broken(str(otherwise))
 
+    def expect_refusal(self, ended: Ended, *words: str) -> None:
+        """The process must have left with exit code 2 and one line that holds these words."""
+        last = (ended.errors.strip().splitlines() or [""])[-1]
+        clear = last.startswith("error: ") and "Traceback" not in ended.errors
+        self.expect(ended.code == 2 and clear and all(word in last for word in words), f"wanted {words}: {ended}")
+
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """The run's files must be in the end what they were in the beginning."""
+    def unchanged(self, but: str = "") -> Iterator[None]:
+        """The run's files, but for one, must be in the end what they were in the beginning."""
         before = _contents(self.output)
         yield
         after = _contents(self.output)
-        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name) and name != but)
         self.expect(not changed, f"changed what it had no business with: {changed}")
 
     def newest_checkpoint(self) -> tuple[int, Path]:
