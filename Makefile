@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-gpu benchmark-gpu lint clean
+.PHONY: install demo test test-slow test-gpu benchmark-gpu faults lint clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ benchmark-gpu: $(INSTALLED)
 	for part in input train detector cifar coco; do \
 		$(BIN)/python tools/benchmark.py $$part --full --device cuda --output results/benchmark/$${part}_gpu.json || status=1; \
 	done; exit $$status
+
+# Real runs are killed, stopped, starved and damaged, and must end in the undisturbed ones' bits; some faults need root.
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults --output results/faults.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -70,8 +70,6 @@ def torn_record(trial: Trial, random: Random) -> None:
         trial.start()
         trial.expect_refusal(trial.running.wait(), "run.json", "--allow_mismatch")
     trial.start("--allow_mismatch")
-    ended = trial.running.wait()
-    trial.expect(ended.code == 0, ended)
 
 
 def torn_curve(trial: Trial, random: Random) -> None:
@@ -117,4 +115,3 @@ def _go_on_without(trial: Trial, path: Path, surely: bool = True) -> None:
     else:
         trial.faults[-1].moment += " (where nobody reads them)"
         trial.faults[-1].steps_repeated = 0
-    trial.check_finished()

@@ -2,8 +2,9 @@
 
 A kind of fault is a function `(trial: Trial, random: Random) -> None` with a docstring. It hurts one run in one or several
 ways, one after the other, notes each with `trial.hurt(moment, ended)`, and says what must hold with `trial.expect`. When it
-returns, the run is resumed until it is finished and compared with the undisturbed one (`Trial.finish`); whatever does
-not hold, there or before, makes every fault of the trial one that was not survived. So a kind is as short as
+returns, a process that still runs must finish the run by itself; else the run is gone on with until it is finished. Then it
+is compared with the undisturbed one (`Trial.finish`). Whatever does not hold, there or before, makes every fault of the
+trial one that was not survived. So a kind is as short as
 
     def terminated(trial, random):
         trial.start()
@@ -16,11 +17,10 @@ not hold, there or before, makes every fault of the trial one that was not survi
 `kinds.py` lists all of them with the workloads that they hurt.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -122,7 +122,7 @@ class Lab:
 
 @dataclass
 class Trial:
-    """One run that is hurt. `running` is its newest process.
+    """One run that is hurt. `running` is its newest process; what `cleanup` holds is left in the end.
 
     Args:
         lab: where.
@@ -143,6 +143,7 @@ class Trial:
         self.undisturbed = self.lab.undisturbed(self.workload)
         self.output = self.folder / "run"
         self.data: Path | None = None
+        self.cleanup = ExitStack()
         self._started: list[Running] = []
         self._safe: dict[Path, list[Line]] = {}
         self._clock = time.monotonic()
@@ -169,6 +170,7 @@ class Trial:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         processes: int | None = None,
+        beside: bool = False,
     ) -> Running:
         """Starts a process that begins the run or goes on with it.
 
@@ -177,8 +179,9 @@ class Trial:
             prefix: a command that runs the command (`ip netns exec one`).
             environment: further variables.
             processes: another number of them than the workload's.
+            beside: it is one beside `running`, which stays that.
         """
-        workload = self.workload if processes is None else self.workload.in_processes(processes)
+        workload = self.workload.in_processes(processes) if processes else self.workload
         log = self.folder / f"process_{len(self._started)}"
         arguments = self.arguments(*more)
         plain = not (prefix or environment) and workload.processes == 1
@@ -186,7 +189,7 @@ class Trial:
             running = start_warm(workload.tool, arguments, log)
         else:
             running = start_cold([*prefix, *workload.command(arguments)], log, environment)
-        self._started.append(running)
+        self._started.insert(0 if beside else len(self._started), running)
         self._clock = time.monotonic()
         return running
 
@@ -250,19 +253,14 @@ class Trial:
         self._safe = {folder: safe_lines(folder, without) for folder in folders}
 
     def finish(self) -> None:
-        """Goes on with the run until it is finished and compares it with the undisturbed one.
+        """Lets the run end by itself if it can, goes on with it if not, and compares it with the undisturbed one.
 
         Raises:
             Broken: it is another, or does not finish.
         """
-        for running in self._started:
-            self.expect(running.poll() is not None, "a process is still running")
-        ended = self.start().wait()
-        self.expect(ended.code == 0, f"the run does not go on: {ended}")
-        self.check_finished()
-
-    def check_finished(self) -> None:
-        """Compares the finished run with the undisturbed one."""
+        goes_on = self.running.poll() in (None, 0)
+        ended = (self.running if goes_on else self.start()).wait()
+        self.expect(ended.code == 0, f"the run does not {'end well' if goes_on else 'go on'}: {ended}")
         for difference in final_differences(self.output, self.undisturbed):
             raise Broken(difference)
         self.check()
@@ -284,7 +282,9 @@ class Trial:
         before = _contents(self.output)
         yield
         after = _contents(self.output)
-        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name) and name != but)
+        changed = sorted(
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name) and name != but
+        )
         self.expect(not changed, f"changed what it had no business with: {changed}")
 
     def newest_checkpoint(self) -> tuple[int, Path]:
@@ -294,9 +294,10 @@ class Trial:
         return found[-1]
 
     def end(self) -> None:
-        """Kills whatever is left of its processes."""
+        """Kills whatever is left of its processes, and cleans up."""
         for running in self._started:
             running.end()
+        self.cleanup.close()
 
 
 def run_trial(lab: Lab, name: str, kind: Kind, workload: Workload, seed: int) -> list[Fault]:
@@ -335,8 +336,3 @@ def _contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder but the lock and what TensorBoard reads."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if "tfevents" not in path.name}
-
-
-def write_faults(path: Path, faults: Sequence[Fault]) -> None:
-    """Writes faults as JSON lines."""
-    path.write_text("".join(json.dumps(fault.to_json()) + "\n" for fault in faults))
