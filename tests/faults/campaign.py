@@ -73,15 +73,19 @@ def run_campaign(lab: Lab, names: Sequence[str], count: int, jobs: int, bar: tqd
                     if len(campaign.skipped) == len(names):
                         break
                     continue
-                entry = KINDS[name]
-                workload = lab.workloads[entry.workloads[seed % len(entry.workloads)]]
-                running[pool.submit(run_trial, lab, name, entry.inflict, workload, seed)] = name
+                running[pool.submit(_run_trial, lab, name, seed)] = name
             if not running:
                 return campaign
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for trial in done:
                 name = running.pop(trial)
                 _note(campaign, name, trial, bar)
+
+
+def _run_trial(lab: Lab, name: str, seed: int) -> list[Fault]:
+    entry = KINDS[name]
+    workload = lab.workloads[entry.workloads[seed % len(entry.workloads)]]
+    return run_trial(lab, name, entry.inflict, workload, seed)
 
 
 def _note(campaign: Campaign, name: str, trial: Future[list[Fault]], bar: tqdm) -> None:

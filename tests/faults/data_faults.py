@@ -1,6 +1,7 @@
 """Training data that vanishes or is damaged while a run reads it, and the death of a process that loads it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from signal import SIGKILL
@@ -44,7 +45,8 @@ def worker_killed(trial: Trial, random: Random) -> None:
         workers = [pid for pid in members(trial.running.pid) if pid != trial.running.pid]
         if not workers:
             break
-        _kill(random.choice(workers))
+        with suppress(ProcessLookupError):
+            os.kill(random.choice(workers), SIGKILL)
         trial.hurt(f"a loading process was killed after step {trial.steps_logged()}", None)
 
 
@@ -68,10 +70,3 @@ def _expect_the_end(trial: Trial, path: Path, moment: str) -> None:
     trial.expect(repeated == 0, f"{repeated} steps were lost; checkpoints {list(checkpoints(trial.output))}")
     status = read_record(trial.output).get("status")
     trial.expect(status == "failed", f"run.json says {status}")
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, SIGKILL)
-    except ProcessLookupError:
-        pass

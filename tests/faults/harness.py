@@ -1,10 +1,10 @@
 """A run is started, hurt, and gone on with; in the end it must be, bit by bit, the undisturbed one.
 
-A kind of fault is a function `(trial: Trial, random: Random) -> None` with a docstring. It hurts one run in one or several
-ways, one after the other, notes each with `trial.hurt(moment, ended)`, and says what must hold with `trial.expect`. When it
-returns, a process that still runs must finish the run by itself; else the run is gone on with until it is finished. Then it
-is compared with the undisturbed one (`Trial.finish`). Whatever does not hold, there or before, makes every fault of the
-trial one that was not survived. So a kind is as short as
+A kind of fault is a function `(trial: Trial, random: Random) -> None` with a docstring. It hurts one run in one or
+several ways, one after the other, notes each with `trial.hurt(moment, ended)`, and says what must hold with
+`trial.expect`. When it returns, a process that still runs must finish the run by itself; else the run is gone on with
+until it is finished. Then it is compared with the undisturbed one (`Trial.finish`). Whatever does not hold, there or
+before, makes every fault of the trial one that was not survived. So a kind is as short as
 
     def terminated(trial, random):
         trial.start()

@@ -12,7 +12,7 @@ _IN_A_ROW = 5  # kills of one run
 
 
 def killed(trial: Trial, random: Random) -> None:
-    """Killed at random moments, again and again: at the start, in a step, in a test, when the last weights are written."""
+    """Killed at random moments, again and again: at the start, in a step, a test, the write of the last weights."""
     for _ in range(_IN_A_ROW):
         trial.start()
         if random.random() < 0.3:

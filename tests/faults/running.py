@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +158,5 @@ def _heed_signals() -> None:
 
 
 def _send(send: Callable[[int, int], None], target: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):  # it has ended by itself
         send(target, number)
-    except ProcessLookupError:  # it has ended by itself
-        pass
