@@ -31,3 +31,4 @@ def clock_set(trial: Trial, random: Random) -> None:
         new.write_text(f"{seconds:+d}s\n")
         new.replace(offset)
         trial.hurt(f"clock set to {seconds:+,} s after step {trial.steps_logged()}", None)
+    trial.must_go_on()

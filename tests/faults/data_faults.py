@@ -48,6 +48,7 @@ def worker_killed(trial: Trial, random: Random) -> None:
         with suppress(ProcessLookupError):
             os.kill(random.choice(workers), SIGKILL)
         trial.hurt(f"a loading process was killed after step {trial.steps_logged()}", None)
+    trial.must_go_on()
 
 
 def _choose(trial: Trial, random: Random) -> Path:

@@ -2,9 +2,9 @@
 
 A kind of fault is a function `(trial: Trial, random: Random) -> None` with a docstring. It hurts one run in one or
 several ways, one after the other, notes each with `trial.hurt(moment, ended)`, and says what must hold with
-`trial.expect`. When it returns, a process that still runs must finish the run by itself; else the run is gone on with
-until it is finished. Then it is compared with the undisturbed one (`Trial.finish`). Whatever does not hold, there or
-before, makes every fault of the trial one that was not survived. So a kind is as short as
+`trial.expect`. When it returns, the run is gone on with until it is finished, unless it is, and compared with the
+undisturbed one (`Trial.finish`). Whatever does not hold, there or before, makes every fault of the trial one that was
+not survived. So a kind is as short as
 
     def terminated(trial, random):
         trial.start()
@@ -252,15 +252,24 @@ class Trial:
         folders = folders_of(self.output)[1:] or [self.output]
         self._safe = {folder: safe_lines(folder, without) for folder in folders}
 
+    def must_go_on(self) -> None:
+        """The process must finish the run by itself.
+
+        Raises:
+            Broken: it does not.
+        """
+        ended = self.running.wait()
+        self.expect(ended.code == 0, f"did not go on by itself: {ended}")
+
     def finish(self) -> None:
-        """Lets the run end by itself if it can, goes on with it if not, and compares it with the undisturbed one.
+        """Goes on with the run where it is not finished, and compares it with the undisturbed one.
 
         Raises:
             Broken: it is another, or does not finish.
         """
-        goes_on = self.running.poll() in (None, 0)
-        ended = (self.running if goes_on else self.start()).wait()
-        self.expect(ended.code == 0, f"the run does not {'end well' if goes_on else 'go on'}: {ended}")
+        if self.running.wait().code:
+            ended = self.start().wait()
+            self.expect(ended.code == 0, f"the run does not go on: {ended}")
         for difference in final_differences(self.output, self.undisturbed):
             raise Broken(difference)
         self.check()
