@@ -20,7 +20,7 @@ not survived. So a kind is as short as
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -87,7 +87,7 @@ class Lab:
 
     Args:
         folder: a new or an earlier lab's; undisturbed runs are made once.
-        cold: start the first process of each trial as a user does, not forked from a warm one.
+        cold: start undisturbed runs, and the first process of each trial, as a user does, not forked from a warm one.
     """
 
     folder: Path
@@ -100,9 +100,9 @@ class Lab:
         self.workloads = workloads(self.pictures)
 
     def undisturbed(self, workload: Workload) -> Path:
-        """The folder of the undisturbed run, made by plain processes where it is missing; it keeps all checkpoints.
+        """The folder of the undisturbed run, which is made where it is missing.
 
-        It writes one after each step, so that whatever a hurt run has left can be compared.
+        It writes a checkpoint after each step and keeps them all, to compare whatever a hurt run has left with.
         """
         output = self.folder / "undisturbed" / workload.name.replace(" ", "_")
         if read_record(output).get("status") != "finished":
@@ -110,10 +110,26 @@ class Lab:
             shutil.rmtree(output, ignore_errors=True)
             arguments = workload.arguments(output, weights=self.weights(workload))
             all_kept = ["--train.checkpoint_every", "1", "--train.keep_checkpoints", "1000"]
-            ended = start_cold(workload.command([*arguments, *all_kept]), output.with_suffix(".log")).wait()
+            log = output.with_suffix(".log")
+            ended = self.start(workload, [*arguments, *all_kept], log, warm=not self.cold).wait()
             if ended.code:
                 raise Broken(f"the undisturbed run of {workload.name} fails: {ended}")
         return output
+
+    def start(
+        self,
+        workload: Workload,
+        arguments: list[str],
+        log: Path,
+        *,
+        warm: bool,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Running:
+        """Starts a process of a workload, forked from a warm one where that will do."""
+        if warm and workload.processes == 1 and not (prefix or environment):
+            return start_warm(workload.tool, arguments, log)
+        return start_cold([*prefix, *workload.command(arguments)], log, environment)
 
     def weights(self, workload: Workload) -> Path | None:
         """What a workload starts from."""
@@ -183,12 +199,10 @@ class Trial:
         """
         workload = self.workload.in_processes(processes) if processes else self.workload
         log = self.folder / f"process_{len(self._started)}"
-        arguments = self.arguments(*more)
-        plain = not (prefix or environment) and workload.processes == 1
-        if plain and (self._started or not self.lab.cold):
-            running = start_warm(workload.tool, arguments, log)
-        else:
-            running = start_cold([*prefix, *workload.command(arguments)], log, environment)
+        warm = bool(self._started) or not self.lab.cold
+        running = self.lab.start(
+            workload, self.arguments(*more), log, warm=warm, prefix=prefix, environment=environment
+        )
         self._started.insert(0 if beside else len(self._started), running)
         self._clock = time.monotonic()
         return running
@@ -205,8 +219,8 @@ class Trial:
 
     def wait_for_steps(self, count: int, seconds: float = 120) -> bool:
         """Waits until the process has begun and `count` steps in all are logged; False if it ends before."""
-        begun = self.steps_logged()
-        return self.wait_for(lambda: self.steps_logged() >= max(count, begun + 1), seconds)
+        wanted = max(count, self.steps_logged() + 1)
+        return self.wait_for(lambda: _count_lines(self.output) >= wanted, seconds)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> bool:
         """Waits until `condition` holds; False if the process ends before.
@@ -219,7 +233,7 @@ class Trial:
             if self.running.poll() is not None:
                 return condition()
             self.expect(time.monotonic() < end, f"nothing happened for {seconds:g} s")
-            time.sleep(0.001)
+            time.sleep(0.002)
         return True
 
     def hurt(self, moment: str, ended: Ended | None, without: Collection[Path] = ()) -> None:
@@ -339,6 +353,15 @@ def run_trial(lab: Lab, name: str, kind: Kind, workload: Workload, seed: int) ->
     if reason is None:
         shutil.rmtree(folder)
     return trial.faults
+
+
+def _count_lines(run: Path) -> int:
+    """Lines of training in the curves of all stages; quick, so that waiting takes no time from who is waited for."""
+    count = 0
+    for folder in sorted(run.glob("stages/*")) or [run]:
+        with suppress(FileNotFoundError):
+            count += (folder / "metrics.jsonl").read_bytes().count(b'"split": "train"')
+    return count
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
