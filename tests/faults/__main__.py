@@ -12,8 +12,8 @@ from backbones.engine.run import check_writable, describe_machine, write_json
 from backbones.errors import ConfigError, UserError
 from backbones.progress import progress_bar
 from tests.faults.campaign import format_campaign, make_lab, run_campaign
-from tests.faults.harness import Broken
 from tests.faults.kinds import KINDS
+from tests.faults.lab import Broken
 
 
 def inject_faults(

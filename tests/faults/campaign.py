@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tests.faults.harness import Fault, Lab, Unavailable, run_trial
+from tests.faults.harness import run_trial
 from tests.faults.kinds import KINDS
+from tests.faults.lab import Fault, Lab, Unavailable
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from pathlib import Path
 from random import Random
 
-from tests.faults.harness import Trial, Unavailable
+from tests.faults.harness import Trial
+from tests.faults.lab import Unavailable
 
 _LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from random import Random
 
 from tests.faults.comparison import checkpoints
-from tests.faults.harness import Trial, Unavailable
+from tests.faults.harness import Trial
+from tests.faults.lab import Unavailable
 
 
 def full_disk(trial: Trial, random: Random) -> None:

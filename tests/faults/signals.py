@@ -43,10 +43,11 @@ def interrupted_twice(trial: Trial, random: Random) -> None:
     trial.start()
     trial.wait_for_steps(random.randint(1, trial.workload.steps // 2))
     trial.running.send_group(SIGINT)
-    time.sleep(random.uniform(0, 1.5))
+    delay = random.uniform(0, 1.5)
+    time.sleep(delay)
     trial.running.send_group(SIGINT)
     ended = trial.running.wait()
-    trial.hurt("two Ctrl-C", ended)
+    trial.hurt(f"Ctrl-C, and once more {delay:.2f} s later", ended)
     check_stopped(trial, ended, SIGINT)
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.faults.comparison import checkpoints, differences, final_differences, read_lines, same_bits
-from tests.faults.harness import Fault, Lab, Trial, Unavailable, run_trial
+from tests.faults.harness import Trial, run_trial
 from tests.faults.kinds import KINDS
+from tests.faults.lab import Fault, Lab, Unavailable
 
 # Not more of each than a trial, of what is cheap: `make faults` does the rest.
 SHORT = {
