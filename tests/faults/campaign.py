@@ -97,7 +97,7 @@ def _note(campaign: Campaign, name: str, trial: Future[list[Fault]], bar: tqdm) 
         bar.write(f"{name}: left out: {error}")
         return
     campaign.faults += faults
-    bar.total = max(bar.total, bar.n + len(faults))
+    bar.total = max(bar.total or 0, bar.n + len(faults))
     bar.update(len(faults))
     bar.set_postfix_str(name)
     for fault in faults:
