@@ -21,11 +21,9 @@ SHORT = {
     "Ctrl-C": "folders",
     "full disk": "classifier",
     "checkpoint with flipped bits": "classifier",
-    "all checkpoints damaged": "classifier",
     "data worker killed": "folders",
     "data file vanished": "folders",
     "two runs, one output": "classifier",
-    "resumed with another config": "classifier",
 }
 
 
