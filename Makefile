@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-gpu load benchmark-gpu lint clean
+.PHONY: install demo test test-slow test-gpu benchmark-gpu faults load lint clean
 
 install: $(INSTALLED)
 
@@ -27,16 +27,20 @@ test-slow: $(INSTALLED)
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 
-# Half an hour and more: trainings on a million pictures watched, ten million detections scored.
-load: $(INSTALLED)
-	$(BIN)/python -m tests.load --minutes 15 --output results/load.json
-
 # Needs a GPU. Each part apart, so that one that fails does not stop the others; fails at the end if one did.
 benchmark-gpu: $(INSTALLED)
 	@status=0; $(MAKE) test-gpu || status=1; \
 	for part in input train detector cifar coco; do \
 		$(BIN)/python tools/benchmark.py $$part --full --device cuda --output results/benchmark/$${part}_gpu.json || status=1; \
 	done; exit $$status
+
+# Real runs are killed, stopped, starved and damaged, and must end in the undisturbed ones' bits; some faults need root.
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults --output results/faults.json
+
+# Half an hour and more: trainings on a million pictures watched, ten million detections scored.
+load: $(INSTALLED)
+	$(BIN)/python -m tests.load --minutes 15 --output results/load.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

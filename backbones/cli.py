@@ -4,10 +4,12 @@ Exit codes: 0 done; 1 an unforeseen failure (a bug); 2 something that the user c
 little memory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
+import atexit
 import errno
 import inspect
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -77,6 +79,8 @@ def run_command(
             traceback.print_exc()
         _leave(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
     except Stopped as error:
+        # An impatient user's next Ctrl-C would come to Python's own end, and take the exit code with it.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         _leave(128 + error.number, str(error))
     except KeyboardInterrupt:
         _leave(EXIT_INTERRUPTED, "interrupted")

@@ -75,6 +75,7 @@ class Records:
     def _write(self, done: int) -> None:
         if self._run is not None:
             parts = {name: part.state_dict() for name, part in self._state.parts().items()}
+            self._run.flush()
             save_checkpoint(self._run.checkpoints, done, {"step": done} | parts, self._keep)
             self._run.update()
 

@@ -1,5 +1,6 @@
 """A run folder: what ran, with what, how it went (`run.json`, `metrics.jsonl`, TensorBoard events, checkpoints)."""
 
+import errno
 import json
 import os
 import platform
@@ -72,6 +73,7 @@ _OWN = (
     ".*.tmp",
     "run.json",
 )
+_ADVICE = "mend that (make room), and go on with --resume"
 _PATIENCE = 10.0  # seconds that a run which goes on waits for its predecessor to end
 
 
@@ -112,10 +114,18 @@ class RunFolder:
             with self._metrics.open("a") as file:
                 file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         except OSError as error:
-            raise RunFolderError(
-                f"{self._metrics}: can't be written ({error.strerror}): mend that (make room), and go on with --resume"
-            ) from error
+            raise RunFolderError(f"{self._metrics}: can't be written ({error.strerror}): {_ADVICE}") from error
         self._add_scalars(step, split, values)
+
+    def flush(self) -> None:
+        """Makes sure that the lines are on the disk, as a checkpoint is about to be. Raises RunFolderError."""
+        if not self._metrics.exists():
+            return
+        try:
+            with self._metrics.open("a") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunFolderError(f"{self._metrics}: can't be written ({error.strerror}): {_ADVICE}") from error
 
     def take_over(self, metrics: Path, offset: int) -> None:
         """Adds the lines of another run's metrics.jsonl, `offset` steps later."""
@@ -134,7 +144,7 @@ class RunFolder:
             for events in self.path.glob("events.out.tfevents.*"):
                 events.unlink()
         except OSError as error:
-            raise RunFolderError(f"{self._metrics}: can't be written ({error.strerror})") from error
+            raise RunFolderError(f"{self._metrics}: can't be written ({error.strerror}): {_ADVICE}") from error
         for values in kept:
             self._add_scalars(values.pop("step"), values.pop("split"), values)
 
@@ -143,6 +153,8 @@ class RunFolder:
             return
         try:
             if self._tensorboard is None:
+                if not os.access(self.path, os.W_OK):  # a read-only disk, which a thread of the writer would find
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
                 from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
                 self._tensorboard = SummaryWriter(str(self.path))

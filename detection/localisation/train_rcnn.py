@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,5 +144,9 @@ def store_class_proposals(
         if world.is_main:
             os.replace(temporary, path)
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be written ({error.strerror or error})") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"{path}: can't be written ({error.strerror or error}): mend that (make room), and go on with --resume"
+        ) from error
     wait_for_all()

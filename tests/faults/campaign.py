@@ -1,0 +1,127 @@
+"""Many trials, some side by side, until so many faults are injected; and what came of them."""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tests.faults.harness import run_trial
+from tests.faults.kinds import KINDS
+from tests.faults.lab import Fault, Lab, Unavailable
+
+
+@dataclass
+class Campaign:
+    """What was injected.
+
+    Args:
+        faults: each, in the order in which their trials ended.
+        skipped: why a kind could not be made here, by its name.
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self, batch_sizes: dict[str, int]) -> dict[str, Any]:
+        """The counts, in all and by kind, and a row for each fault.
+
+        Args:
+            batch_sizes: pictures of a step by workload.
+        """
+        kinds = {
+            name: {"injected": len(rows), "survived": sum(fault.survived for fault in rows)}
+            for name in KINDS
+            if (rows := [fault for fault in self.faults if fault.kind == name])
+        }
+        survived = [fault for fault in self.faults if fault.survived]
+        return {
+            "injected": len(self.faults),
+            "survived": len(survived),
+            # Weights, curve and results of the run are the undisturbed one's to the bit, which no sample left out or
+            # seen twice would give; of a run that is not, nobody can tell.
+            "samples_lost": 0 if len(survived) == len(self.faults) else None,
+            "steps_repeated": sum(fault.steps_repeated for fault in self.faults),
+            "samples_computed_again": sum(fault.steps_repeated * batch_sizes[fault.workload] for fault in self.faults),
+            "kinds": kinds,
+            "skipped": self.skipped,
+            "faults": [fault.to_json() for fault in self.faults],
+        }
+
+
+def run_campaign(lab: Lab, names: Sequence[str], count: int, jobs: int, bar: tqdm) -> Campaign:
+    """Goes through the kinds in rounds, with other workloads and seeds in each, until `count` faults are injected.
+
+    Args:
+        names: of kinds.
+        jobs: trials at a time, each in a process of its own.
+        bar: is moved by each fault.
+    """
+    for name in names:  # before the trials, which would each make what they miss
+        for workload in KINDS[name].workloads:
+            lab.undisturbed(lab.workloads[workload])
+    campaign = Campaign()
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        running: dict[Future[list[Fault]], str] = {}
+        trials = ((name, seed) for seed in range(10**6) for name in names)
+        while True:
+            while len(running) < jobs and len(campaign.faults) < count:
+                name, seed = next(trials)
+                if name in campaign.skipped:
+                    if len(campaign.skipped) == len(names):
+                        break
+                    continue
+                running[pool.submit(_run_trial, lab, name, seed)] = name
+            if not running:
+                return campaign
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for trial in done:
+                name = running.pop(trial)
+                _note(campaign, name, trial, bar)
+
+
+def _run_trial(lab: Lab, name: str, seed: int) -> list[Fault]:
+    entry = KINDS[name]
+    workload = lab.workloads[entry.workloads[seed % len(entry.workloads)]]
+    return run_trial(lab, name, entry.inflict, workload, seed)
+
+
+def _note(campaign: Campaign, name: str, trial: Future[list[Fault]], bar: tqdm) -> None:
+    try:
+        faults = trial.result()
+    except Unavailable as error:
+        campaign.skipped[name] = str(error)
+        bar.write(f"{name}: left out: {error}")
+        return
+    campaign.faults += faults
+    bar.total = max(bar.total or 0, bar.n + len(faults))
+    bar.update(len(faults))
+    bar.set_postfix_str(name)
+    for fault in faults:
+        if not fault.survived:
+            bar.write(f"NOT SURVIVED: {name}, {fault.workload}, seed {fault.seed}: {fault.moment}: {fault.reason}")
+
+
+def format_campaign(report: dict[str, Any], seconds: float) -> str:
+    """A table of the kinds, and the sums."""
+    width = max(map(len, [*KINDS, "kind"]))
+    lines = [f"{'kind':{width}}  injected  survived"]
+    lines += [f"{name:{width}}  {n['injected']:8}  {n['survived']:8}" for name, n in report["kinds"].items()]
+    lines += [f"{'all':{width}}  {report['injected']:8}  {report['survived']:8}"]
+    lines += [f"left out: {name}: {reason}" for name, reason in report["skipped"].items()]
+    lost = "none" if report["samples_lost"] == 0 else "not known, as a run is another"
+    lines += [
+        f"samples lost or seen twice by the final weights: {lost}",
+        f"work done again: {report['steps_repeated']} steps ({report['samples_computed_again']} pictures)",
+        f"{seconds / 60:.1f} minutes",
+    ]
+    return "\n".join(lines)
+
+
+def make_lab(folder: Path) -> Lab:
+    """A lab in a new folder or an earlier one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Lab(folder)
