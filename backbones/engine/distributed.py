@@ -1,7 +1,9 @@
 """One process or many: under `torchrun` the same code trains on all of them (nccl on GPUs, gloo on CPUs)."""
 
+import ctypes
 import os
 import re
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -18,6 +20,7 @@ from backbones.errors import ConfigError, UserError
 
 T = TypeVar("T")
 TIMEOUT_MINUTES = 30.0
+_PR_SET_PDEATHSIG = 1
 _LONGEST_TIMEOUT = 60 * 24 * 366  # minutes
 
 
@@ -76,13 +79,18 @@ def join_world(device: str, timeout_minutes: float = TIMEOUT_MINUTES) -> Iterato
     if "WORLD_SIZE" not in os.environ:
         yield world
         return
+    _stop_with_parent()
     lost = False
     try:
         with explain_loss(world):
+            timeout = timedelta(minutes=timeout_minutes)
             # What lies on the CPU, such as whether to stop, is exchanged without waiting for the GPU.
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo",
-                timeout=timedelta(minutes=timeout_minutes),
+                store=_store_of_attempt(world, timeout),
+                rank=world.rank,
+                world_size=world.size,
+                timeout=timeout,
             )
             yield world
     except LostProcessesError:
@@ -94,6 +102,30 @@ def join_world(device: str, timeout_minutes: float = TIMEOUT_MINUTES) -> Iterato
                 with suppress(RuntimeError):
                     dist.distributed_c10d._get_default_group().abort()
             dist.destroy_process_group()
+
+
+def _store_of_attempt(world: World, timeout: timedelta) -> dist.Store | None:
+    """Where the processes of this machine find one another; None: as PyTorch has it.
+
+    A torchrun that starts its processes anew keeps its store. In that, PyTorch would find the addresses of those that
+    have ended, and fail to connect. With several machines this can't be mended here: restarts are counted on each.
+    """
+    given = os.environ
+    if given.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    if given.get("GROUP_WORLD_SIZE") != "1":
+        if world.is_main:
+            print("torchrun: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each machine, else restarts fail", flush=True)
+        return None
+    port = int(given["MASTER_PORT"])
+    store = dist.TCPStore(given["MASTER_ADDR"], port, world.size, is_master=False, timeout=timeout)
+    return dist.PrefixStore(f"attempt {given['TORCHELASTIC_RESTART_COUNT']}", store)
+
+
+def _stop_with_parent() -> None:
+    """Asks for a SIGTERM when torchrun dies, which starts its processes in sessions of their own: they would go on."""
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
