@@ -67,6 +67,7 @@ def host_joins(trial: Trial, random: Random) -> None:
     trial.wait_for_steps(trial.steps_logged() + random.randint(1, 5))
     kill_host(running.pop())
     moments.append(f"{third.address} died after step {trial.steps_logged()}")
+    trial.expect(trial.steps_logged() < trial.workload.steps, "the run was faster")
     trial.expect(wait_until_ended(running), "the hosts do not end")
     trial.undisturbed = replay(trial)
     for moment in moments:
