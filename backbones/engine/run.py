@@ -42,6 +42,10 @@ SAME_RECIPE = (
     "elastic",
     "timeout_minutes",
 )
+_ELASTIC = ("processes", "threads")  # facts that an elastic run may change
+_OTHER_RUN = (
+    "set it back, or go on all the same with --allow_mismatch (--elastic where only processes and threads may change)"
+)
 # What may change between a run and its continuation without changing its result.
 _FREE_TO_CHANGE = (
     "output",
@@ -61,7 +65,6 @@ _FREE_TO_CHANGE = (
     "expected",
     "protocol",
 )
-_ELASTIC = ("processes", "threads")  # facts that an elastic run may change
 DIVERGED_BATCH = "diverged_batch.json"  # names the pictures at which a run came to its end
 # What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
 _OWN = (
@@ -73,9 +76,6 @@ _OWN = (
     "events.out.tfevents.*",
     ".*.tmp",
     "run.json",
-)
-_ADVICE = (
-    "set it back, or go on all the same with --allow_mismatch (--elastic where only processes and threads may change)"
 )
 _PATIENCE = 10.0  # seconds that a run which goes on waits for its predecessor to end
 
@@ -207,7 +207,7 @@ def open_run(
         earlier = _prepare(path, resume=resume, allow_mismatch=allow_mismatch)
         if earlier and not allow_mismatch:
             fixed = {key: value for key, value in facts.items() if not (elastic and key in _ELASTIC)}
-            check_same(path, earlier, config, fixed, _ADVICE)
+            check_same(path, earlier, config, fixed, _OTHER_RUN)
         if earlier and elastic:
             _tell_changes(earlier, facts)
         plain_config = _plain(config)
