@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from backbones.data.shards.cache import check_cache
 from backbones.engine.acceleration import Precision
+from backbones.engine.distributed import TIMEOUT_MINUTES
 from backbones.engine.loop import TrainOptions
 from backbones.engine.schedule import ScheduleOptions
 from backbones.errors import ConfigError
@@ -152,6 +153,8 @@ class TrainingConfig:
         resume: go on with the run in `output`, if there is one.
         overwrite: replace the run in `output`.
         allow_mismatch: resume although the configuration differs from the run's.
+        elastic: resume with any number of processes and threads: the same batches, dealt out anew.
+        timeout_minutes: how long processes wait for one another before the run counts as broken.
     """
 
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -166,6 +169,8 @@ class TrainingConfig:
     resume: bool = False
     overwrite: bool = False
     allow_mismatch: bool = False
+    elastic: bool = False
+    timeout_minutes: float = TIMEOUT_MINUTES
 
 
 @dataclass(kw_only=True)

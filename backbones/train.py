@@ -50,7 +50,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any] | None:
     Raises:
         UserError: configuration, data, weights or output can't be used.
     """
-    with join_world(config.device) as world:
+    with join_world(config.device, config.timeout_minutes) as world:
         config = resolve(config)
         prepare(config, world)
         check_data(config.data)

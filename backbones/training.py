@@ -1,7 +1,6 @@
 """What training a classifier and training a detector have in common: from a built model to a finished run folder."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from backbones.config import TrainingConfig, check_optimizer, compare_with_expec
 from backbones.data.sampler import StepSampler
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
-from backbones.engine.distributed import World, wait_for_all
+from backbones.engine.distributed import World, entered_by_main, explain_loss, on_main
 from backbones.engine.loop import CompileNetwork, compile_whole, portion_size, repeated_tests, train
 from backbones.engine.plateau import Plateau
 from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
@@ -35,8 +34,7 @@ def prepare(config: TrainingConfig, world: World, *, one_size: bool = True) -> N
     """
     if not -(2**63) <= config.seed < 2**63:
         raise ConfigError(f"seed {config.seed}: give a number of at most 63 bits")
-    if world.is_main:
-        check_output(config.output, resume=config.resume, overwrite=config.overwrite)
+    on_main(world, lambda: check_output(config.output, resume=config.resume, overwrite=config.overwrite))
     portion_size(config.train, world.size)
     check_schedule(config.schedule)
     check_optimizer(config.optimizer)
@@ -96,14 +94,14 @@ def fit(
         resume=config.resume,
         overwrite=config.overwrite,
         allow_mismatch=config.allow_mismatch,
+        elastic=config.elastic,
         data_fingerprint=fingerprint,
         official_data=official_data,
         processes=world.size,
         threads=torch.get_num_threads(),
         **(facts or {}),
     )
-    with run_folder if world.is_main else nullcontext() as run:
-        wait_for_all()
+    with entered_by_main(world, run_folder) as run, explain_loss(world):
         state = TrainState(
             model,
             _optimizer(model, config),
@@ -114,7 +112,7 @@ def fit(
         checkpoints = Path(str(config.output)) / "checkpoints"
         start = restore(checkpoints, state, options.steps, world) if config.resume else 0
         if run is not None:
-            run.update()
+            run.begin(start)
             run.forget_after(start, repeated_tests(start, options))
             processes = f"{world.size} process(es) on {world.device.type}"
             print(f"{description}\n{processes}, steps {start} to {options.steps}", flush=True)

@@ -11,7 +11,6 @@ optimizer step of any of them. An RPN's proposals are stored once, and removed w
 
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.distributed import on_main, wait_for_all
+from backbones.engine.distributed import entered_by_main, on_main, wait_for_all
 from backbones.engine.loop import portion_size
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import RunFolder, check_same, open_run, read_record
@@ -113,14 +112,14 @@ def train_alternating(task: DetectorTask, title: str) -> dict[str, Any] | None:
         resume=config.resume,
         overwrite=config.overwrite,
         allow_mismatch=config.allow_mismatch,
+        elastic=config.elastic,
         data_fingerprint=fingerprint(task.train_set),
         official_data=None,
         processes=world.size,
         threads=torch.get_num_threads(),
         class_origins=task.class_origins(),
     )
-    with folder if world.is_main else nullcontext() as run:
-        wait_for_all()
+    with entered_by_main(world, folder) as run:
         if run is not None:
             run.update()
             print(title, flush=True)

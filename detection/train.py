@@ -26,7 +26,7 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
     Raises:
         UserError: configuration, data, weights or output can't be used.
     """
-    with join_world(config.device) as world:
+    with join_world(config.device, config.timeout_minutes) as world:
         prepare(config, world, one_size=False)
         data = config.data
         check_data(data)

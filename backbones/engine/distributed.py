@@ -1,10 +1,14 @@
 """One process or many: under `torchrun` the same code trains on all of them (nccl on GPUs, gloo on CPUs)."""
 
+import ctypes
 import os
+import re
+import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 from backbones.errors import ConfigError, UserError
 
 T = TypeVar("T")
+TIMEOUT_MINUTES = 30.0
+_PR_SET_PDEATHSIG = 1
+_LONGEST_TIMEOUT = 60 * 24 * 366  # minutes
+
+
+class LostProcessesError(UserError):
+    """Other processes of this run have died, or can't be reached any more."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +49,19 @@ class World:
 
 
 @contextmanager
-def join_world(device: str) -> Iterator[World]:
+def join_world(device: str, timeout_minutes: float = TIMEOUT_MINUTES) -> Iterator[World]:
     """Joins the processes that `torchrun` started; alone without it.
 
     Args:
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        timeout_minutes: how long processes wait for one another before they count as lost.
 
     Raises:
-        ConfigError: a GPU was asked for and there is none.
+        ConfigError: a GPU was asked for and there is none, or the time-out makes no sense.
+        LostProcessesError: see `explain_loss`.
     """
+    if not 0 < timeout_minutes <= _LONGEST_TIMEOUT:
+        raise ConfigError(f"timeout_minutes {timeout_minutes}: give a number above 0, {_LONGEST_TIMEOUT} at most")
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,14 +76,76 @@ def join_world(device: str) -> Iterator[World]:
         torch.cuda.set_device(local_rank)
         device = f"cuda:{local_rank}"
     world = World(rank, size, torch.device(device))
-    if "WORLD_SIZE" in os.environ:
-        # What lies on the CPU, such as whether to stop, is exchanged without waiting for the GPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo")
-    try:
+    if "WORLD_SIZE" not in os.environ:
         yield world
+        return
+    _stop_with_parent()
+    lost = False
+    try:
+        with explain_loss(world):
+            timeout = timedelta(minutes=timeout_minutes)
+            # What lies on the CPU, such as whether to stop, is exchanged without waiting for the GPU.
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo",
+                store=_store_of_attempt(world, timeout),
+                rank=world.rank,
+                world_size=world.size,
+                timeout=timeout,
+            )
+            yield world
+    except LostProcessesError:
+        lost = True
+        raise
     finally:
         if dist.is_initialized():
+            if lost:  # else a GPU would go on waiting for the others
+                with suppress(RuntimeError):
+                    dist.distributed_c10d._get_default_group().abort()
             dist.destroy_process_group()
+
+
+def _store_of_attempt(world: World, timeout: timedelta) -> dist.Store | None:
+    """Where the processes of this machine find one another; None: as PyTorch has it.
+
+    A torchrun that starts its processes anew keeps its store. In that, PyTorch would find the addresses of those that
+    have ended, and fail to connect. With several machines this can't be mended here: restarts are counted on each.
+    """
+    given = os.environ
+    if given.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    if given.get("GROUP_WORLD_SIZE") != "1":
+        if world.is_main:
+            print("set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each machine: restarts may fail", flush=True)
+        return None
+    port = int(given["MASTER_PORT"])
+    store = dist.TCPStore(given["MASTER_ADDR"], port, world.size, is_master=False, timeout=timeout)
+    return dist.PrefixStore(f"attempt {given['TORCHELASTIC_RESTART_COUNT']}", store)
+
+
+def _stop_with_parent() -> None:
+    """Asks for a SIGTERM when torchrun dies, which starts its processes in sessions of their own: they would go on."""
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def explain_loss(world: World) -> Iterator[None]:
+    """Says in one line what PyTorch's many errors mean that come when another process does not answer.
+
+    Raises:
+        LostProcessesError: in place of such an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, dist.DistError) and "gloo" not in text.lower():  # gloo's are plain
+            raise
+        reason = re.sub(r"\[\S*\.(cc|cpp|h):\d+\] ?", "", text).partition(" This is typically")[0][:200].rstrip(". ")
+        raise LostProcessesError(
+            f"rank {world.rank} of {world.size} processes lost the others ({reason}): start the command again, "
+            "training goes on from its last checkpoint with --resume (under torchrun --max-restarts by itself)"
+        ) from error
 
 
 def data_parallel(model: nn.Module, world: World, *, unused_parameters: bool) -> nn.Module:
@@ -126,6 +203,19 @@ def on_main(world: World, act: Callable[[], T]) -> T:
     if isinstance(answer, UserError):
         raise answer
     return answer
+
+
+@contextmanager
+def entered_by_main(world: World, context: AbstractContextManager[T]) -> Iterator[T | None]:
+    """Enters a context in the main process alone; None in the others, which go on once that is done.
+
+    Raises:
+        UserError: in every process, where the main one can't enter.
+    """
+    with ExitStack() as stack:
+        entered: list[T] = []
+        on_main(world, lambda: entered.append(stack.enter_context(context)))
+        yield entered[0] if entered else None
 
 
 def highest_over_processes(number: int) -> int:

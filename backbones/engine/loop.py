@@ -90,11 +90,14 @@ def portion_size(options: TrainOptions, world_size: int) -> int:
             raise ConfigError(f"train.{name} {getattr(options, name)}: give 0 or more")
     if not 0 <= options.ema_decay < 1:
         raise ConfigError(f"train.ema_decay {options.ema_decay}: give 0, or a number below 1 such as 0.9999")
-    size, rest = divmod(options.batch_size, options.accumulate * world_size)
+    portions = options.accumulate * world_size
+    size, rest = divmod(options.batch_size, portions)
     if rest:
+        fitting = " or ".join(str(n * portions) for n in (size, size + 1) if n)
         raise ConfigError(
             f"train.batch_size {options.batch_size} can't be split evenly over {world_size} process(es) "
-            f"x train.accumulate {options.accumulate}"
+            f"x train.accumulate {options.accumulate}: give {fitting}; with --elastic, one that each number of "
+            "processes splits evenly which the run may have"
         )
     return size
 

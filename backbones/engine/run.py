@@ -42,6 +42,12 @@ SAME_RECIPE = (
     "train.evaluate_every",
     "train.log_every",
     "train.log_gradient_norm",
+    "elastic",
+    "timeout_minutes",
+)
+_ELASTIC = ("processes", "threads")  # facts that an elastic run may change
+_OTHER_RUN = (
+    "set it back, or go on all the same with --allow_mismatch (--elastic where only processes and threads may change)"
 )
 # What may change between a run and its continuation without changing its result.
 _FREE_TO_CHANGE = (
@@ -49,6 +55,8 @@ _FREE_TO_CHANGE = (
     "resume",
     "overwrite",
     "allow_mismatch",
+    "elastic",
+    "timeout_minutes",
     "data.root",
     "data.cache",
     "data.cache_gigabytes",
@@ -80,9 +88,10 @@ _PATIENCE = 10.0  # seconds that a run which goes on waits for its predecessor t
 class RunFolder:
     """The folder of one run. Open it with `open_run`."""
 
-    def __init__(self, path: Path, record: dict[str, Any]):
+    def __init__(self, path: Path, record: dict[str, Any], continued: bool = False):
         self.path = path
         self.record = record
+        self._continued = continued
         self._metrics = path / "metrics.jsonl"
         self._tensorboard: Any = None
         self._with_tensorboard = True
@@ -107,6 +116,13 @@ class RunFolder:
         seconds = self._earlier_seconds + time.monotonic() - self._clock
         self.record.update(fields, wall_clock_seconds=round(seconds, 1))
         write_json(self.path / "run.json", self.record)
+
+    def begin(self, step: int) -> None:
+        """Records that training begins; of a run that goes on after which step, with how many processes and threads."""
+        restarts = self.record["restarts"]
+        if self._continued:
+            restarts = [*restarts, {"step": step} | {name: self.record.get(name) for name in _ELASTIC}]
+        self.update(restarts=restarts)
 
     def log(self, step: int, split: str, values: dict[str, float]) -> None:
         """Adds a line to `metrics.jsonl` and the same values to TensorBoard. Raises RunFolderError."""
@@ -173,7 +189,14 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    output: str | None, config: Any, *, resume: bool, overwrite: bool, allow_mismatch: bool, **facts: Any
+    output: str | None,
+    config: Any,
+    *,
+    resume: bool,
+    overwrite: bool,
+    allow_mismatch: bool,
+    elastic: bool = False,
+    **facts: Any,
 ) -> Iterator[RunFolder]:
     """Creates or continues the run folder `output`; records in the end whether it finished, failed or was interrupted.
 
@@ -184,6 +207,7 @@ def open_run(
             nothing is lost where the run turns out not to go on.
         overwrite: remove the run in the folder first.
         allow_mismatch: resume although configuration or facts differ.
+        elastic: resume although the number of processes or threads differs; this is said.
         facts: what must be alike on resume too (data fingerprint, number of processes and threads).
 
     Raises:
@@ -197,7 +221,10 @@ def open_run(
     with only_writer(path, _PATIENCE if resume else 0.0):
         earlier = _prepare(path, resume=resume, allow_mismatch=allow_mismatch)
         if earlier and not allow_mismatch:
-            check_same(path, earlier, config, facts, "set it back, or go on all the same with --allow_mismatch")
+            fixed = {key: value for key, value in facts.items() if not (elastic and key in _ELASTIC)}
+            check_same(path, earlier, config, fixed, _OTHER_RUN)
+        if earlier and elastic:
+            _tell_changes(earlier, facts)
         plain_config = _plain(config)
         record = {
             **earlier,
@@ -208,10 +235,11 @@ def open_run(
             **describe_machine(),
             "seed": plain_config.get("seed"),
             "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+            "restarts": earlier.get("restarts") if isinstance(earlier.get("restarts"), list) else [],
             "results": earlier.get("results"),
             "error": None,
         }
-        run = RunFolder(path, record)
+        run = RunFolder(path, record, continued=bool(earlier))
         if not earlier:
             run.update()
         try:
@@ -225,6 +253,18 @@ def open_run(
             raise
         finally:
             run.close()
+
+
+def _tell_changes(earlier: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Says what an elastic run has more or fewer of than before."""
+    for name in _ELASTIC:
+        was, now = earlier.get(name), facts.get(name)
+        if was != now:
+            print(
+                f"goes on with {now} {name}, it had {was}: the same batches, dealt out anew (batch norm sees other "
+                "portions, sums have another order)",
+                flush=True,
+            )
 
 
 def _record_end(run: RunFolder, error: BaseException) -> None:

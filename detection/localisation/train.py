@@ -27,7 +27,7 @@ def train_localiser(config: LocaliserConfig) -> dict[str, Any] | None:
     Raises:
         UserError: configuration, data, weights or output can't be used.
     """
-    with join_world(config.device) as world:
+    with join_world(config.device, config.timeout_minutes) as world:
         prepare(config, world, one_size=False)
         check_data(config.data)
         _check_training(config)
