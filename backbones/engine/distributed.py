@@ -115,7 +115,7 @@ def _store_of_attempt(world: World, timeout: timedelta) -> dist.Store | None:
         return None
     if given.get("GROUP_WORLD_SIZE") != "1":
         if world.is_main:
-            print("set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each machine: restarts may fail", flush=True)
+            print("set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun: else restarts may fail", flush=True)
         return None
     port = int(given["MASTER_PORT"])
     store = dist.TCPStore(given["MASTER_ADDR"], port, world.size, is_master=False, timeout=timeout)
