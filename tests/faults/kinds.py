@@ -6,9 +6,11 @@ from tests.faults.clock import clock_set
 from tests.faults.damage import all_damaged, flipped, overwritten, torn_curve, torn_record, truncated
 from tests.faults.data_faults import corrupted, vanished, worker_killed
 from tests.faults.disks import full_disk, read_only_disk
+from tests.faults.elastic import host_joins, host_killed, network_cut
 from tests.faults.harness import Kind
 from tests.faults.kills import killed, killed_in_a_write
 from tests.faults.mismatches import other_config, other_data, other_threads, other_world_size
+from tests.faults.processes import process_killed, torchrun_killed, torchrun_terminated
 from tests.faults.signals import hung_up, interrupted, interrupted_twice, terminated
 from tests.faults.two_runs import same_moment, same_output
 
@@ -30,6 +32,8 @@ _ALL = ("classifier", "alternating", "folders", "detector")
 _WRITING = ("wide classifier", "detector", "folders")
 _ONE_STAGE = ("detector", "classifier")
 _FOLDERS = ("folders",)
+_SHARED = ("shared classifier x2", "shared classifier x4")
+_HOSTS = ("long shared classifier x2",)
 
 KINDS = {
     "SIGKILL": Entry(killed, _ALL),
@@ -56,4 +60,10 @@ KINDS = {
     "resumed with other data": Entry(other_data, _FOLDERS),
     "resumed with other threads": Entry(other_threads, _ONE_STAGE),
     "resumed with another world size": Entry(other_world_size, _ONE_STAGE),
+    "process of several killed": Entry(process_killed, _SHARED),
+    "torchrun killed": Entry(torchrun_killed, _SHARED),
+    "SIGTERM to torchrun": Entry(torchrun_terminated, _SHARED[::-1]),
+    "network cut between hosts": Entry(network_cut, _SHARED[:1]),
+    "host killed, and another joins": Entry(host_killed, _HOSTS),
+    "host joins, and dies": Entry(host_joins, _HOSTS),
 }

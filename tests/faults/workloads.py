@@ -86,6 +86,11 @@ def workloads(pictures: Path) -> dict[str, Workload]:
         Workload("detector", "train_detector", (*_DETECTOR, *joint), 40, 4, 4, backbone="classifier"),
         Workload("alternating", "train_detector", (*_DETECTOR, *alternating), 48, 4, 3, backbone="classifier"),
     ]
+    divisible = (*_CLASSIFIER, *shapes, *tested, "--train.batch_size", "12")  # by 2, 3 and 4 processes
+    shared = Workload("shared classifier", "pretrain", divisible, 60, 12, 4)
+    longer = (*divisible, "--train.steps", "240", "--train.evaluate_every", "60")  # so that hosts have time to join
+    long = Workload("long shared classifier", "pretrain", longer, 240, 12, 4)
+    found += [*(shared.in_processes(count) for count in (2, 4)), long.in_processes(2)]
     return {workload.name: workload for workload in found}
 
 
