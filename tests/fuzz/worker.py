@@ -1,0 +1,101 @@
+"""One process of the fuzzer: libFuzzer, by way of atheris, on one target. `python -m tests.fuzz` starts it.
+
+libFuzzer keeps an input whenever it reaches an edge of our code that none before it has, and goes on from those.
+"""
+
+import hashlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+LARGEST = 2**16  # bytes of an input
+_HUNG = 60  # seconds after which an input is given up that no Python code can stop: inside of a library
+_MEMORY = 4096  # MiB that the process may take more than it needs: the machine is not to suffer
+_MINIMISE = 20  # seconds for making an input small
+_STRUCTURED = 0.6  # the share of mutations that keep the structure
+
+
+def main(name: str, seconds: int, folder: Path) -> None:
+    """Fuzzes a target; leaves `stats.json`, and findings in `found/`, in a folder.
+
+    Args:
+        name: of the target.
+        seconds: how long.
+        folder: made by the caller; inputs in its folder `corpus` are gone on from.
+    """
+    with atheris.instrument_imports(include=["backbones", "detection"]):
+        from .targets import find
+
+    from .guard import judge, limited_memory
+
+    target = find(name)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (libFuzzer's own lines go to the log all the same)
+    stats: dict[str, Any] = {"inputs": 0, "findings": {}, "largest_seconds": 0.0}
+    shown = 0.0
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="fuzz-") as scratch, limited_memory(_MEMORY):
+        run = target.open(Path(scratch))
+
+        def look(data: bytes) -> Any:
+            return judge(run, data, mebibytes=target.mebibytes, names=target.names)
+
+        def one_input(data: bytes) -> None:
+            nonlocal shown
+            started = time.process_time()
+            finding = look(data)
+            stats["largest_seconds"] = max(stats["largest_seconds"], time.process_time() - started)
+            stats["inputs"] += 1
+            if finding and finding.kind not in stats["findings"]:
+                small = minimise(data, lambda part: (found := look(part)) is not None and found.kind == finding.kind)
+                digest = hashlib.sha256(small).hexdigest()[:16]
+                (folder / "found" / digest).write_bytes(small)
+                (folder / "found" / f"{digest}.txt").write_text(f"{finding.kind}\n\n{finding.text}")
+                stats["findings"][finding.kind] = digest
+                shown = 0
+            if time.monotonic() - shown > 0.5:
+                shown = time.monotonic()
+                (folder / "stats.json").write_text(json.dumps(stats))
+
+        def mutate(data: bytes, most: int, seed: int) -> bytes:
+            rng = random.Random(seed)
+            if target.mutate is not None and rng.random() < _STRUCTURED:
+                changed = target.mutate(bytes(data), rng)
+                if changed is not None and len(changed) <= most:
+                    return changed
+            return atheris.Mutate(data, most)
+
+        tokens = folder / "tokens"
+        tokens.write_text("".join(f'"{token}"\n' for token in target.tokens))
+        options = {"max_total_time": seconds, "max_len": LARGEST, "timeout": _HUNG, "rss_limit_mb": 0, "detect_leaks": 0}
+        options |= {"artifact_prefix": f"{folder}/killed/", "print_final_stats": 1, "reload": 0, "dict": tokens}
+        argv = [sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(folder / "corpus")]
+        atheris.Setup(argv, one_input, custom_mutator=mutate)
+        atheris.Fuzz()
+
+
+def minimise(data: bytes, still: Any) -> bytes:
+    """Leaves out all parts, from halves down to single bytes, without which an input still does the same."""
+    ends = time.monotonic() + _MINIMISE
+    size = len(data) // 2
+    while size:
+        place = 0
+        while place < len(data):
+            if time.monotonic() > ends:
+                return data
+            shorter = data[:place] + data[place + size :]
+            if still(shorter):
+                data = shorter
+            else:
+                place += size
+        size //= 2
+    return data
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
