@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,15 @@ def thin_out(lines: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> list[d
 
 
 def _config_name(command: str) -> str | None:
-    words = shlex.split(command)
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    """The name of the configuration that a command names; None if it names none that a file could be called by."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that does not end
+        return None
+    for word, after in pairwise([*words, ""]):
         if word == "--config" or word.startswith("--config="):
-            return Path(after if word == "--config" else word.removeprefix("--config=")).stem
+            name = Path(after if word == "--config" else word.removeprefix("--config=")).stem
+            return name if name.isprintable() else None
     return None
 
 
@@ -72,7 +78,7 @@ def _read(path: Path, parse: Any) -> Any:
         return parse(path.read_text())
     except FileNotFoundError as error:
         raise RunFolderError(f"{path}: no such file: name a run folder") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path}: can't be read ({error})") from error
 
 

@@ -290,7 +290,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """The record of a run, from its run.json. Raises RunFolderError if it can't be read."""
     try:
         record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path}: not readable as JSON ({error}); start anew with --overwrite") from error
     if not isinstance(record, dict):
         raise RunFolderError(f"{path}: not a run's record; start anew with --overwrite")

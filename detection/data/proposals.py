@@ -24,8 +24,8 @@ class StoredProposals:
 
     def __init__(self, path: Path, count: int) -> None:
         self.path = path
-        shape = self._open().shape
-        if len(shape) != 3 or shape[0] != count or shape[2] != 4:
+        boxes = self._open()
+        if boxes.dtype != np.float32 or boxes.ndim != 3 or len(boxes) != count or boxes.shape[2] != 4:
             raise DataError(f"{path}: holds no proposals of {count} pictures: remove it to have it made anew")
 
     def __call__(self, index: int) -> Tensor:
@@ -34,9 +34,12 @@ class StoredProposals:
 
     def _open(self) -> np.ndarray:
         try:
-            return np.load(self.path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: not a file of proposals ({error})") from error
+            boxes = np.load(self.path, mmap_mode="r")
+        except Exception as error:  # its header is read as Python's literals, which fail in many ways
+            raise DataError(f"{self.path}: not a file of proposals ({' '.join(str(error).split())[:150]})") from error
+        if not isinstance(boxes, np.ndarray):
+            raise DataError(f"{self.path}: not a file of proposals (several arrays)")
+        return boxes
 
 
 def create_proposals(path: Path, count: int, most: int) -> None:

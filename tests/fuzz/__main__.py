@@ -73,17 +73,17 @@ def _fuzz_target(name: str, seconds: int, bar: Any) -> dict[str, Any]:
             (folder / "corpus" / f"seed{number}").write_bytes(seed)
         while row["seconds"] < seconds:  # again after a process was killed by what it was given
             before = len(list((folder / "killed").iterdir()))
-            ran = _run_worker(name, seconds - row["seconds"], folder, bar)
-            stats = _read_stats(folder)
+            ran, code = _run_worker(name, seconds - row["seconds"], folder, bar)
+            log, stats = (folder / "log").read_text(errors="replace"), _read_stats(folder)
             row["inputs"] += stats["inputs"]
             row["seconds"] += ran
-            row["edges"] = max(row["edges"], *map(int, re.findall(r" cov: (\d+)", (folder / "log").read_text())), 0)
+            row["edges"] = max([row["edges"], *map(int, re.findall(r" cov: (\d+)", log))])
             row["findings"] += [kind for kind in stats["findings"] if kind not in row["findings"]]
-            killed = len(list((folder / "killed").iterdir())) - before
-            row["findings"] += ["killed the process"] * killed
-            if not killed and row["seconds"] < seconds - 5:
-                row["findings"].append(f"the fuzzer ended: {(folder / 'log').read_text()[-300:]}")
-                break
+            if code:
+                killed = len(list((folder / "killed").iterdir())) - before
+                if not killed and code > 0:
+                    raise RuntimeError(f"the fuzzer of {name} failed: {log[-1000:]}")
+                row["findings"].append(f"the process was killed ({_last_line(log)})")
         row["corpus"] = len(list((folder / "corpus").iterdir()))
         for found in (*(folder / "found").iterdir(), *(folder / "killed").iterdir()):
             (CRASHES / name).mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def _fuzz_target(name: str, seconds: int, bar: Any) -> dict[str, Any]:
     return row
 
 
-def _run_worker(name: str, seconds: int, folder: Path, bar: Any) -> int:
-    """Starts a process and waits for its end. Returns the seconds that it fuzzed."""
+def _run_worker(name: str, seconds: int, folder: Path, bar: Any) -> tuple[int, int]:
+    """Starts a process and waits for its end. Returns the seconds that it fuzzed, and its exit code."""
     command = [sys.executable, "-m", f"{__package__}.worker", name, str(seconds), str(folder)]
     stats = folder / "stats.json"
     stats.unlink(missing_ok=True)
@@ -112,7 +112,12 @@ def _run_worker(name: str, seconds: int, folder: Path, bar: Any) -> int:
         finally:
             process.kill()
             process.wait()
-    return seconds if process.returncode == 0 else max(1, done)
+    return (seconds if process.returncode == 0 else max(1, done)), process.returncode
+
+
+def _last_line(log: str) -> str:
+    """What libFuzzer said of the end of a process."""
+    return next((line for line in reversed(log.splitlines()) if "ERROR" in line or "SUMMARY" in line), "no reason known")
 
 
 def _read_stats(folder: Path) -> dict[str, Any]:

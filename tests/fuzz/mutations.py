@@ -159,7 +159,7 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> bytes | None:
     texts = header.get("__metadata__")
     if isinstance(texts, dict) and texts and rng.random() < 0.7:
         key = rng.choice(list(texts))
-        inner = mutate_json(texts[key].encode(), rng) if isinstance(texts[key], str) else None
+        inner = mutate_json(texts[key].encode("utf-8", "replace"), rng) if isinstance(texts[key], str) else None
         header["__metadata__"] = texts | {key: inner.decode("utf-8", "replace") if inner else rng.choice(TEXTS)}
     elif rng.random() < 0.5:
         names = [name for name in header if name != "__metadata__" and isinstance(header[name], dict)]

@@ -71,7 +71,8 @@ class Target:
         mutate: changes an input so that it keeps its structure; None: only bytes are changed.
         tokens: words that such files consist of.
         mebibytes: what an input, of 64 KiB at most, may take on top of what the process has.
-        names: what each message of an error has to name; None: where the message is about a value of a command.
+        names: what each message of an error has to name; "/" any file, as lists name other files; None: where a command
+            names its option.
     """
 
     open: Callable[[Path], Parser]
@@ -406,16 +407,16 @@ TARGETS: dict[str, Target] = {
     ),
     "detector_config": Target(_detector_config, partial(seeds.configs, "voc/*", "coco/*"), mutations.mutate_yaml, names=None),
     "voc_xml": Target(_voc_xml, seeds.annotations, mutations.mutate_xml, _XML),
-    "voc_list": Target(_voc_list, lambda: [b"a\nb\n"], mutations.mutate_lines),
+    "voc_list": Target(_voc_list, lambda: [b"a\nb\n"], mutations.mutate_lines, names="/"),
     "coco": Target(_coco, lambda: seeds.coco()[:1], mutations.mutate_json, _JSON),
     "coco_scored": Target(_coco_scored, seeds.coco, mutations.mutate_json, _JSON),
     "coco_results": Target(_coco_results, seeds.coco_results, mutations.mutate_json, _JSON),
     "voc_results": Target(_voc_results, seeds.voc_results, mutations.mutate_lines, names="comp4_det_test_cat.txt"),
-    "det_xml": Target(_det_xml, seeds.annotations, mutations.mutate_xml, _XML),
-    "det_list": Target(_det_list, lambda: [b"a 1\n"], mutations.mutate_lines),
-    "det_blacklist": Target(_blacklist, lambda: [b"1 cat\n"], mutations.mutate_lines),
-    "cls_loc_xml": Target(_cls_loc_xml, lambda: seeds.annotations()[:1], mutations.mutate_xml, _XML),
-    "cls_loc_list": Target(_cls_loc_list, lambda: [b"cat/a 1\n"], mutations.mutate_lines),
+    "det_xml": Target(_det_xml, seeds.annotations, mutations.mutate_xml, _XML, names="/"),
+    "det_list": Target(_det_list, lambda: [b"a 1\n"], mutations.mutate_lines, names="/"),
+    "det_blacklist": Target(_blacklist, lambda: [b"1 cat\n"], mutations.mutate_lines, names="/"),
+    "cls_loc_xml": Target(_cls_loc_xml, lambda: seeds.annotations()[:1], mutations.mutate_xml, _XML, names="/"),
+    "cls_loc_list": Target(_cls_loc_list, lambda: [b"cat/a 1\n"], mutations.mutate_lines, names="/"),
     "picture": Target(_picture, seeds.pictures, mutations.mutate_picture, mebibytes=1536),
     "picture_cut": Target(_cut, seeds.pictures, mutations.mutate_picture, mebibytes=1536),
     "picture_bytes": Target(

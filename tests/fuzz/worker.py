@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,18 @@ def main(name: str, seconds: int, folder: Path) -> None:
         def mutate(data: bytes, most: int, seed: int) -> bytes:
             rng = random.Random(seed)
             if target.mutate is not None and rng.random() < _STRUCTURED:
-                changed = target.mutate(bytes(data), rng)
+                changed = None
+                with suppress(Exception):  # what writes such files may know of no way to write this one
+                    changed = target.mutate(bytes(data), rng)
                 if changed is not None and len(changed) <= most:
                     return changed
             return atheris.Mutate(data, most)
 
-        tokens = folder / "tokens"
-        tokens.write_text("".join(f'"{token}"\n' for token in target.tokens))
-        options = {"max_total_time": seconds, "max_len": LARGEST, "timeout": _HUNG, "rss_limit_mb": 0, "detect_leaks": 0}
-        options |= {"artifact_prefix": f"{folder}/killed/", "print_final_stats": 1, "reload": 0, "dict": tokens}
+        options: dict[str, Any] = {"max_total_time": seconds, "max_len": LARGEST, "timeout": _HUNG, "rss_limit_mb": 0, "detect_leaks": 0}
+        options |= {"artifact_prefix": f"{folder}/killed/", "print_final_stats": 1, "reload": 0}
+        if target.tokens:  # libFuzzer takes no empty file
+            options["dict"] = folder / "tokens"
+            (folder / "tokens").write_text("".join(f'"{token}"\n' for token in target.tokens))
         argv = [sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(folder / "corpus")]
         atheris.Setup(argv, one_input, custom_mutator=mutate)
         atheris.Fuzz()
