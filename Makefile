@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-gpu benchmark-gpu lint clean
+.PHONY: install demo test test-slow test-gpu benchmark-gpu fuzz lint clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,12 @@ benchmark-gpu: $(INSTALLED)
 	for part in input train detector cifar coco; do \
 		$(BIN)/python tools/benchmark.py $$part --full --device cuda --output results/benchmark/$${part}_gpu.json || status=1; \
 	done; exit $$status
+
+# Every parser for FUZZ_MINUTES, two at a time; what is found is written to tests/fuzz/crashes.
+FUZZ_MINUTES ?= 5
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES) --jobs 2 --output results/fuzz.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

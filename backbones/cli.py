@@ -9,12 +9,15 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentError, ArgumentParser, Namespace
+from yaml import YAMLError
 
 from backbones.errors import ConfigError, UserError
+from backbones.yaml_limits import check_yaml
 
 T = TypeVar("T")
 EXIT_BAD_INPUT = 2
@@ -153,8 +156,10 @@ class _ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         groups = [key for key, value in vars(cfg).items() if isinstance(value, Namespace)]
         try:
+            if os.path.isfile(values):
+                check_yaml(Path(values).read_text(encoding="utf-8"))
             super().__call__(parser, cfg, values, option_string)
-        except (ArgumentError, TypeError, ValueError, RecursionError) as error:
+        except (ArgumentError, ConfigError, OSError, TypeError, ValueError, RecursionError, YAMLError) as error:
             raise ConfigError(f"--config {values}: {error}") from error
         for key in groups:
             if not isinstance(cfg[key], Namespace):

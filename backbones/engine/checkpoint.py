@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from backbones.engine.pickle_limits import check_pickles
 from backbones.errors import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8,})\.pt")
@@ -69,6 +70,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         refuse_compressed(path)
+        check_pickles(path)
         with warnings.catch_warnings(action="ignore"):  # of foreign pickles, before they are refused
             state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
