@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -152,3 +153,12 @@ def test_archives(tmp_path: Path) -> None:
     for number, name in enumerate(("../VOCdevkit/VOC2007/JPEGImages/a.jpg", "/tmp/a.jpg", "VOCdevkit/../../a.jpg")):
         refused("voc_archive", seeds.tar(seeds.archived() | {name: b"x"}), tmp_path / f"tar{number}")
         refused("coco_archive", seeds.zipped({"val2017/1.jpg": b"x", name: b"x"}), tmp_path / f"zip{number}")
+
+
+def test_a_detector_of_gigabytes_without_weights(tmp_path: Path) -> None:
+    content = seeds.detector_weights()[0]
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] |= {"architecture": '"vgg16"', "options": '{"width": 256}'}
+    text = json.dumps(header).encode()
+    refused("detector_weights", len(text).to_bytes(8, "little") + text + content[8 + length :], tmp_path)
