@@ -33,7 +33,7 @@ def check_yaml(text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if any(anchor == outer for outer, _ in open_parts):
                 raise ConfigError(f"*{anchor} stands within what it stands for")
-            anchor, size = None, sizes.get(event.anchor, 1)
+            anchor, size = None, sizes.get(str(event.anchor), 1)
         if size:
             if anchor is not None:
                 sizes[anchor] = size

@@ -2,7 +2,8 @@
 
 Python's own reader, even where it is kept from calling anything, can be made to take all memory or for ever by some
 hundred bytes: by numbering a place in its memory, by tuples of tuples that have to be hashed, by texts that are encoded
-again and again. So only the operations are known here that such files need, and an array is made of bytes that are there.
+again and again. So only the operations are known here that such files need, and an array is made of bytes that are
+there.
 """
 
 import io
@@ -50,7 +51,7 @@ class _Type:
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
-        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(order)
 
@@ -79,15 +80,22 @@ def _encode(text: str, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-_KNOWN: dict[tuple[str, str], Any] = {("numpy", "ndarray"): None, ("numpy", "dtype"): _Type, ("_codecs", "encode"): _encode}
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _encode,
+}
 for _package in ("numpy.core", "numpy._core"):
     _KNOWN |= {(f"{_package}.multiarray", "_reconstruct"): _Array, (f"{_package}.multiarray", "scalar"): _number}
 
 
-class _Unpickler(pickle._Unpickler):
+_PythonsReader: Any = pickle._Unpickler
+
+
+class _Unpickler(_PythonsReader):
     """Python's reader in Python: that in C has a table for what it numbers, as long as the largest number."""
 
-    dispatch = {key: read for key, read in pickle._Unpickler.dispatch.items() if key in _OPERATIONS}  # noqa: RUF012
+    dispatch = {key: read for key, read in _PythonsReader.dispatch.items() if key in _OPERATIONS}  # noqa: RUF012
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:

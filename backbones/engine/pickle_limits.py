@@ -1,4 +1,4 @@
-"""What a checkpoint's pickle may ask of PyTorch's reader, which runs no code from it, but takes what it is told to take.
+"""What a checkpoint's pickle may ask of PyTorch's reader, which runs no code from it, but does all else that it says.
 
 Some hundred bytes can ask for a `bytearray` of all memory, for bytes that are encoded again and again, or for a tuple
 of tuples of tuples as a key, whose hash takes for ever.

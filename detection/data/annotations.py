@@ -219,8 +219,9 @@ def check_boxes(
     bad_boxes: BadBoxes,
     describe: Callable[[int], str],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
-    """Looks for boxes without an area and for boxes that reach more than a pixel outside their picture. Boxes that reach
-    further than any picture does are always refused.
+    """Looks for boxes without an area and for boxes that reach more than a pixel outside their picture.
+
+    Boxes that reach further than any picture does are always refused.
 
     Args:
         boxes, sizes, has_area: see `judge_boxes`.

@@ -42,7 +42,9 @@ def fuzz(target: list[str] = [], minutes: float = 5.0, output: Path | None = Non
     for name in names:
         find(name)
     if importlib.util.find_spec("atheris") is None:
-        raise ConfigError("fuzzing needs atheris: pip install '.[fuzz]' (it is there for Linux and Python 3.11 to 3.13)")
+        raise ConfigError(
+            "fuzzing needs atheris: pip install '.[fuzz]' (it is there for Linux and Python 3.11 to 3.13)"
+        )
     if not 0 < minutes < 1e4 or jobs < 1:
         raise ConfigError(f"--minutes {minutes:g} --jobs {jobs}: give more than 0")
     if output is not None:
@@ -122,7 +124,9 @@ def _killers(folder: Path) -> list[Path]:
 
 def _last_line(log: str) -> str:
     """What libFuzzer said of the end of a process."""
-    return next((line for line in reversed(log.splitlines()) if "ERROR" in line or "SUMMARY" in line), "no reason known")
+    return next(
+        (line for line in reversed(log.splitlines()) if "ERROR" in line or "SUMMARY" in line), "no reason known"
+    )
 
 
 def _read_stats(folder: Path) -> dict[str, Any]:

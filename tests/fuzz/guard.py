@@ -12,7 +12,6 @@ from typing import Any
 
 from backbones.errors import UserError
 
-SECONDS = 5.0  # of the processor's time, whatever else the machine does
 _MEBIBYTE = 2**20
 _OURS = ("backbones", "detection")
 _PROJECT = Path(__file__).parents[2]
@@ -35,13 +34,16 @@ class Finding:
     text: str
 
 
-def judge(run: Callable[[bytes], Any], data: bytes, *, mebibytes: int, names: str | None = None) -> Finding | None:
+def judge(
+    run: Callable[[bytes], Any], data: bytes, *, mebibytes: int, seconds: float = 5, names: str | None = None
+) -> Finding | None:
     """Gives an input to a parser.
 
     Args:
         run: the parser.
         data: the input.
         mebibytes: by how much the process may grow.
+        seconds: of the processor's time, whatever else the machine does.
         names: what the message of an error has to name: the file.
 
     Returns:
@@ -51,7 +53,7 @@ def judge(run: Callable[[bytes], Any], data: bytes, *, mebibytes: int, names: st
     before, started = _peak(), resource.getrusage(resource.RUSAGE_SELF)
     finding = None
     try:
-        with _limited(SECONDS), _quiet():
+        with _limited(seconds), _quiet():
             run(data)
     except UserError as error:
         if names is not None and names not in str(error):
@@ -61,15 +63,15 @@ def judge(run: Callable[[bytes], Any], data: bytes, *, mebibytes: int, names: st
             cause = error.__context__ or error
             finding = Finding(f"exit code {error.code}: {type(cause).__name__}, {_place(cause)}", _text(cause))
     except TookTooLong as error:
-        finding = Finding(f"more than {SECONDS:g} s, {_place(error)}", _text(error))
+        finding = Finding(f"more than {seconds:g} s, {_place(error)}", _text(error))
     except Exception as error:
         finding = Finding(f"{type(error).__name__}, {_place(error)}", _text(error))
     used, grown = resource.getrusage(resource.RUSAGE_SELF), _peak() - before
     took = used.ru_utime + used.ru_stime - started.ru_utime - started.ru_stime
     if finding is None and grown > mebibytes * _MEBIBYTE:
         finding = Finding(f"more than {mebibytes} MiB", f"{grown / _MEBIBYTE:.0f} MiB for {len(data):,} bytes")
-    if finding is None and took > SECONDS:
-        finding = Finding(f"more than {SECONDS:g} s", f"{took:.1f} s for {len(data):,} bytes")
+    if finding is None and took > seconds:
+        finding = Finding(f"more than {seconds:g} s", f"{took:.1f} s for {len(data):,} bytes")
     return finding
 
 
@@ -123,7 +125,8 @@ def _place(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(_PROJECT) and Path(frame.filename).relative_to(_PROJECT).parts[0] in _OURS
+        if Path(frame.filename).is_relative_to(_PROJECT)
+        and Path(frame.filename).relative_to(_PROJECT).parts[0] in _OURS
     ]
     if not frames:
         return "not in our code"

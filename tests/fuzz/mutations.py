@@ -6,7 +6,6 @@ more: bytes are then changed blindly.
 
 import io
 import json
-import pickle
 import pickletools
 import random
 import re
@@ -179,7 +178,24 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> bytes | None:
     return said.to_bytes(8, "little") + text + body
 
 
-_DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F4", "I64", "I32", "I8", "U8", "U16", "U64", "BOOL", "C64", "X")
+_DTYPES = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "F8_E4M3",
+    "F8_E5M2",
+    "F4",
+    "I64",
+    "I32",
+    "I8",
+    "U8",
+    "U16",
+    "U64",
+    "BOOL",
+    "C64",
+    "X",
+)
 
 
 def mutate_protobuf(data: bytes, rng: random.Random, depth: int = 4) -> bytes | None:
@@ -311,7 +327,10 @@ def mutate_zip(data: bytes, rng: random.Random, inner: Any = None) -> bytes | No
     action = rng.randrange(6)
     method = zipfile.ZIP_STORED if rng.random() < 0.9 else zipfile.ZIP_DEFLATED
     if action == 0:
-        files[place] = (rng.choice((*TEXTS[:20], "../x", "/x", "a/../../x", "a/", "C:\\x")).replace("\ud800", "?"), content)
+        files[place] = (
+            rng.choice((*TEXTS[:20], "../x", "/x", "a/../../x", "a/", "C:\\x")).replace("\ud800", "?"),
+            content,
+        )
     elif action == 1:
         del files[place]
     elif action == 2:
@@ -396,7 +415,9 @@ def _mutate_png(data: bytes, rng: random.Random) -> bytes | None:
     kind, content = chunks[chosen]
     if kind == b"IHDR" and len(content) == 13:
         sides = [rng.choice((0, 1, 17, 5000, 11585, 2**20, 2**31 - 1, 2**32 - 1)) for _ in range(2)]
-        tail = bytes((rng.choice((1, 2, 4, 8, 16)), rng.choice((0, 2, 3, 4, 6)))) if rng.random() < 0.5 else content[8:10]
+        tail = (
+            bytes((rng.choice((1, 2, 4, 8, 16)), rng.choice((0, 2, 3, 4, 6)))) if rng.random() < 0.5 else content[8:10]
+        )
         content = struct.pack(">II", *sides) + tail + content[10:]
     elif rng.random() < 0.3:
         kind, content = rng.choice((b"zTXt", b"iCCP", b"iTXt")), b"a\0\0" + zlib.compress(bytes(2**22))

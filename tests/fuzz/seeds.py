@@ -43,8 +43,19 @@ def pictures() -> list[bytes]:
     """One of each format, and JPEGs of all kinds."""
     jpegs = [picture((40, 33)), picture((40, 33), progressive=True), picture((33, 40), mode="L"), picture(mode="CMYK")]
     jpegs += [picture((40, 33), exif=_turned()), picture((64, 64), subsampling=0, restart_marker_blocks=2)]
-    others = [picture(form="PNG"), picture(form="PNG", mode="P"), picture(form="PNG", mode="I;16"), picture(form="GIF", mode="P")]
-    others += [picture(form="BMP"), picture(form="WEBP"), picture(form="PPM"), picture(form="TIFF"), picture(form="TIFF", mode="L")]
+    others = [
+        picture(form="PNG"),
+        picture(form="PNG", mode="P"),
+        picture(form="PNG", mode="I;16"),
+        picture(form="GIF", mode="P"),
+    ]
+    others += [
+        picture(form="BMP"),
+        picture(form="WEBP"),
+        picture(form="PPM"),
+        picture(form="TIFF"),
+        picture(form="TIFF", mode="L"),
+    ]
     return jpegs + others + [picture(form="TIFF", compression="tiff_lzw"), picture(form="PNG", mode="RGBA")]
 
 
@@ -121,7 +132,11 @@ def classifier_weights() -> list[bytes]:
             test_resize=None,
             color_order="BGR" if name == "cifar_plain8" else "RGB",
         )
-        files.append(_written(lambda path, n=name, o=options, m=metadata: save_weights(path, get_model(n, 2, **o).state_dict(), m)))
+        files.append(
+            _written(
+                lambda path, n=name, o=options, m=metadata: save_weights(path, get_model(n, 2, **o).state_dict(), m)
+            )
+        )
     return files
 
 
@@ -141,7 +156,11 @@ def detector_weights() -> list[bytes]:
 
 def checkpoints() -> list[bytes]:
     """Checkpoints of this project and of others."""
-    state = {"step": 3, "model": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1)}, "rng": torch.zeros(9).byte()}
+    state = {
+        "step": 3,
+        "model": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1)},
+        "rng": torch.zeros(9).byte(),
+    }
     files = []
     for value in (state, {"state_dict": {"module.a": torch.ones(2)}}):
         for options in ({}, {"_use_new_zipfile_serialization": False}):
@@ -232,7 +251,9 @@ def matlab() -> bytes:
         values.append(_matrix(6, (1, 1), b"", _element(2, bytes([number]))))
         values.append(_matrix(4, (1, len(synset)), b"", _element(16, synset)))
     parts = [_element(5, struct.pack("<i", 32)), _element(1, fields), *values]
-    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + _matrix(2, (2, 1), b"synsets", *parts)
+    return (
+        b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + _matrix(2, (2, 1), b"synsets", *parts)
+    )
 
 
 def ground_truths() -> list[bytes]:
@@ -247,7 +268,12 @@ def ground_truths() -> list[bytes]:
 
 def run_records() -> list[bytes]:
     """run.json files."""
-    record = {"status": "finished", "command": "pretrain.py --config a/b.yaml", "seed": 0, "config": {"model": {"name": "resnet18"}}}
+    record = {
+        "status": "finished",
+        "command": "pretrain.py --config a/b.yaml",
+        "seed": 0,
+        "config": {"model": {"name": "resnet18"}},
+    }
     record |= {"results": {"center": {"top1_error": 5.0}}, "wall_clock_seconds": 1.5, "started": "2026-01-01"}
     curve = [{"step": 1, "split": "test", "top1_error": 50.0}]
     return [json.dumps(record).encode(), json.dumps(record | {"curve": curve}).encode()]
@@ -279,8 +305,7 @@ def _written(write: Any) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    length, head = len(content), bytearray([*_varint(number << 3 | 2)])
-    return bytes(head) + _varint(length) + content
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
@@ -314,7 +339,9 @@ def caffe_networks() -> list[bytes]:
         _field(100, _field(1, name.encode()) + b"".join(_field(7, _blob(blob)) for blob in blobs))
         for name, blobs in layers.items()
     )
-    old = _field(2, _field(4, b"conv1_1") + _field(6, _blob((2, 3, 3, 3), legacy=True)) + _field(6, _blob((2,), legacy=True)))
+    old = _field(
+        2, _field(4, b"conv1_1") + _field(6, _blob((2, 3, 3, 3), legacy=True)) + _field(6, _blob((2,), legacy=True))
+    )
     new = _field(100, _field(1, b"fc8") + _field(7, _blob((2, 3))))
     return [resnet, old, new]
 

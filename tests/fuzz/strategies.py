@@ -26,7 +26,9 @@ def boxes_inside(draw: st.DrawFn, width: int, height: int) -> tuple[float, float
 def coco_documents(draw: st.DrawFn) -> dict[str, Any]:
     """COCO annotation files: ids of any order and size, any names, boxes within their pictures."""
     ids = st.integers(-(2**63), 2**63 - 1)
-    image_ids = draw(st.lists(ids | st.integers(0, 9), unique=True, max_size=4) | st.lists(texts, unique=True, max_size=4))
+    image_ids = draw(
+        st.lists(ids | st.integers(0, 9), unique=True, max_size=4) | st.lists(texts, unique=True, max_size=4)
+    )
     sides = st.integers(1, LARGEST_PICTURE)
     images = [{"id": i, "width": draw(sides), "height": draw(sides), "file_name": draw(texts)} for i in image_ids]
     category_ids = draw(st.lists(ids | st.integers(0, 9), unique=True, min_size=1, max_size=3))
@@ -36,9 +38,15 @@ def coco_documents(draw: st.DrawFn) -> dict[str, Any]:
     for number in range(draw(st.integers(0, 5)) if images else 0):
         image = draw(st.sampled_from(images))
         x1, y1, x2, y2 = draw(boxes_inside(image["width"], image["height"]))
-        entry: dict[str, Any] = {"id": number, "image_id": image["id"], "category_id": draw(st.sampled_from(category_ids))}
+        entry: dict[str, Any] = {
+            "id": number,
+            "image_id": image["id"],
+            "category_id": draw(st.sampled_from(category_ids)),
+        }
         entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1]}
-        entry |= draw(st.fixed_dictionaries({}, optional={"iscrowd": st.sampled_from([0, 1]), "area": st.floats(0, 1e6)}))
+        entry |= draw(
+            st.fixed_dictionaries({}, optional={"iscrowd": st.sampled_from([0, 1]), "area": st.floats(0, 1e6)})
+        )
         objects.append(entry)
     return {"images": images, "annotations": draw(st.permutations(objects)), "categories": categories}
 

@@ -56,6 +56,7 @@ from detection.score import main as score_detections
 from detection.weights import load_detector
 
 from . import mutations, seeds
+from .guard import Finding, judge
 
 Parser = Callable[[bytes], Any]
 Mutate = Callable[[bytes, random.Random], bytes | None]
@@ -71,6 +72,7 @@ class Target:
         mutate: changes an input so that it keeps its structure; None: only bytes are changed.
         tokens: words that such files consist of.
         mebibytes: what an input, of 64 KiB at most, may take on top of what the process has.
+        seconds: what it may take of the processor's time.
         names: what each message of an error has to name; "/" any file, as lists name other files; None: where a command
             names its option.
     """
@@ -80,6 +82,7 @@ class Target:
     mutate: Mutate | None = None
     tokens: tuple[str, ...] = ()
     mebibytes: int = 256
+    seconds: float = 5
     names: str | None = "fuzzed"
 
 
@@ -200,7 +203,17 @@ def _coco(folder: Path) -> Parser:
 
 def _scored(folder: Path, annotations: Path, name: str, detections: Path) -> Parser:
     """Through the whole command: its notes and its table as well."""
-    argv = ["--annotations", str(annotations), "--detections", str(detections), "--metric", "voc07", "coco", "--split", "test"]
+    argv = [
+        "--annotations",
+        str(annotations),
+        "--detections",
+        str(detections),
+        "--metric",
+        "voc07",
+        "coco",
+        "--split",
+        "test",
+    ]
     return _file(folder, name, lambda path: score_detections(argv))
 
 
@@ -396,10 +409,52 @@ def _metrics(folder: Path) -> Parser:
     return _file(folder, "fuzzed/metrics.jsonl", read)
 
 
-_XML = ("<object>", "<name>", "<bndbox>", "<xmin>", "<difficult>", "<size>", "<width>", "<!DOCTYPE", "<!ENTITY", "]]>", "nan", "inf")
-_JSON = ("images", "annotations", "categories", "image_id", "category_id", "bbox", "iscrowd", "area", "segmentation", "counts", "size")
+_XML = (
+    "<object>",
+    "<name>",
+    "<bndbox>",
+    "<xmin>",
+    "<difficult>",
+    "<size>",
+    "<width>",
+    "<!DOCTYPE",
+    "<!ENTITY",
+    "]]>",
+    "nan",
+    "inf",
+)
+_JSON = (
+    "images",
+    "annotations",
+    "categories",
+    "image_id",
+    "category_id",
+    "bbox",
+    "iscrowd",
+    "area",
+    "segmentation",
+    "counts",
+    "size",
+)
 _JSON += ("score", "file_name", "NaN", "Infinity", "1e999", "\\\\ud800", "\\\\u0000")
-_ST = ("__metadata__", "dtype", "shape", "data_offsets", "BF16", "F8_E4M3", "F32", "format", "classes", "options", "architecture")
+_ST = (
+    "__metadata__",
+    "dtype",
+    "shape",
+    "data_offsets",
+    "BF16",
+    "F8_E4M3",
+    "F32",
+    "format",
+    "classes",
+    "options",
+    "architecture",
+)
+
+_LARGE: Any = {
+    "mebibytes": 1536,
+    "seconds": 20,
+}  # for pictures of 2**27 pixels, which are taken, and decoded twice here
 
 TARGETS: dict[str, Target] = {
     "pretrain_config": Target(
@@ -417,10 +472,10 @@ TARGETS: dict[str, Target] = {
     "det_blacklist": Target(_blacklist, lambda: [b"1 cat\n"], mutations.mutate_lines, names="/"),
     "cls_loc_xml": Target(_cls_loc_xml, lambda: seeds.annotations()[:1], mutations.mutate_xml, _XML, names="/"),
     "cls_loc_list": Target(_cls_loc_list, lambda: [b"cat/a 1\n"], mutations.mutate_lines, names="/"),
-    "picture": Target(_picture, seeds.pictures, mutations.mutate_picture, mebibytes=1536),
-    "picture_cut": Target(_cut, seeds.pictures, mutations.mutate_picture, mebibytes=1536),
+    "picture": Target(_picture, seeds.pictures, mutations.mutate_picture, **_LARGE),
+    "picture_cut": Target(_cut, seeds.pictures, mutations.mutate_picture, **_LARGE),
     "picture_bytes": Target(
-        lambda folder: lambda data: decode_image(data, "fuzzed"), seeds.pictures, mutations.mutate_picture, mebibytes=1536
+        lambda folder: lambda data: decode_image(data, "fuzzed"), seeds.pictures, mutations.mutate_picture, **_LARGE
     ),
     "shard_index": Target(_shard_index, seeds.shard_index, mutations.mutate_safetensors, _ST),
     "statistics": Target(
@@ -470,6 +525,11 @@ TARGETS: dict[str, Target] = {
         mutations.mutate_array,
     ),
 }  # fmt: skip
+
+
+def look(target: Target, run: Parser, data: bytes) -> Finding | None:
+    """What an input does to a target that was opened."""
+    return judge(run, data, mebibytes=target.mebibytes, seconds=target.seconds, names=target.names)
 
 
 def find(name: str) -> Target:

@@ -1,4 +1,4 @@
-"""Arbitrary documents, valid and nearly so: read as a plain reading has it, or refused with an error that names the file."""
+"""Documents, valid and nearly so: read as a plain reading has it, or refused by an error that names the file."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from backbones.errors import ConfigError, DataError
 from detection.data.annotations import DetectionDataset
 from detection.data.coco import read_coco
 from detection.data.voc import read_voc
-from detection.evaluate.files import read_coco_results, read_voc_results
+from detection.evaluate.files import ONE_BASED, read_coco_results, read_voc_results
 
 from .seeds import HEIGHT, WIDTH, annotations, coco, picture
 from .strategies import (
@@ -31,9 +31,7 @@ from .strategies import (
     voc_documents,
 )
 
-few = settings(
-    max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+few = settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def make_year(folder: Path, xml: bytes) -> Path:
@@ -142,7 +140,7 @@ def test_a_voc_annotation_is_read_as_a_plain_reading_has_it_or_refused(
     try:
         dataset = read_voc(year, "test", bad_boxes=bad_boxes)
     except DataError as error:
-        assert changed
+        assert changed  # noqa: PT017 (either way is right)
         assert "a.xml" in str(error) or "no objects in split" in str(error)
         return
     check_invariants(dataset, bad_boxes)
@@ -151,7 +149,7 @@ def test_a_voc_annotation_is_read_as_a_plain_reading_has_it_or_refused(
     if not changed:
         assert Counter(found.class_names[k - 1] for k in found.labels) == Counter(n for n, _, _ in document.objects)
         plain = [[float(c) for c in corners] for _, corners, _ in document.objects]
-        np.testing.assert_allclose(found.boxes + [1, 1, 0, 0], plain, atol=1 if bad_boxes == "repair" else 1e-9)
+        np.testing.assert_allclose(found.boxes + ONE_BASED, plain, atol=1 if bad_boxes == "repair" else 1e-9)
 
 
 @few
@@ -179,7 +177,7 @@ def test_a_file_of_voc_results_is_read_as_a_plain_reading_has_it_or_refused(
         return
     assert good
     corners = np.array([row[2:] for row in rows]).reshape(-1, 4)
-    np.testing.assert_allclose(table.boxes + [1, 1, 0, 0], corners, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(table.boxes + ONE_BASED, corners, rtol=0, atol=1e-9)
     assert table.scores.tolist() == [row[1] for row in rows]
 
 
@@ -215,7 +213,10 @@ DOCUMENT = coco()[0].decode()
         (b"[" * 10_000 + b"]" * 10_000, "nested too deep"),
         (DOCUMENT.replace('"info": {}', f'"info": {"[" * 10_000}{"]" * 10_000}').encode(), "nested too deep"),
         (DOCUMENT.replace('"id": 1,', f'"id": {HUGE},', 1).encode(), "not a JSON file that can be read"),
-        (DOCUMENT.replace('"id": 1,', f'"id": {2**64},', 1).encode(), "not a whole number or a string of at most 64 bits"),
+        (
+            DOCUMENT.replace('"id": 1,', f'"id": {2**64},', 1).encode(),
+            "not a whole number or a string of at most 64 bits",
+        ),
         (DOCUMENT.replace('"id": 1,', '"id": 1.0,', 1).encode(), "'id' is 1.0, not a whole number"),
         (DOCUMENT.replace('"id": 2,', '"id": 1,', 1).encode(), "image id 1 occurs twice"),
         (DOCUMENT.replace('"dog"', '"cat"').encode(), "category name cat occurs twice"),
@@ -236,7 +237,8 @@ def test_hostile_json_is_refused(tmp_path: Path, content: bytes, named: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/passwd", "a/../../b.jpg", "..", "", "a\\..\\b.jpg", "a\0.jpg", "\ud800.jpg", "x" * 5000]
+    "name",
+    ["../../etc/passwd", "/etc/passwd", "a/../../b.jpg", "..", "", "a\\..\\b.jpg", "a\0.jpg", "\ud800.jpg", "x" * 5000],
 )
 def test_a_picture_outside_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     file = tmp_path / "hostile.json"

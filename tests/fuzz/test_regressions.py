@@ -1,24 +1,19 @@
 """The targets and the guard of the fuzzer, and all inputs that it has found something with."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backbones.errors import DataError
 
 from .guard import Finding, judge
-from .targets import TARGETS
+from .minimising import minimise
+from .targets import TARGETS, look
 
 CRASHES = [path for path in sorted((Path(__file__).parent / "crashes").glob("*/*")) if path.suffix != ".txt"]
-EVERYTHING = 2**14  # MiB
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("tests.fuzz.guard.SECONDS" if __name__.startswith("tests.") else "fuzz.guard.SECONDS", 0.2)
-    yield
 
 
 def kind(finding: Finding | None) -> str:
@@ -34,7 +29,7 @@ def test_valid_files_are_taken_and_mutated_ones_do_no_harm(name: str, tmp_path: 
     for number in range(3):
         data = files[number % len(files)]
         changed = target.mutate(data, rng) if target.mutate else data[:-number]
-        assert judge(run, data if changed is None else changed, mebibytes=EVERYTHING, names=target.names) is None
+        assert look(target, run, data if changed is None else changed) is None
 
 
 @pytest.mark.parametrize("path", CRASHES, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -42,7 +37,7 @@ def test_what_was_found_once_is_found_no_more(path: Path, tmp_path: Path) -> Non
     target = TARGETS[path.parent.name]
     run = target.open(tmp_path)
     run(target.seeds()[0])  # what a parser takes the first time only is no input's fault
-    assert judge(run, path.read_bytes(), mebibytes=target.mebibytes, names=target.names) is None
+    assert look(target, run, path.read_bytes()) is None
 
 
 def test_the_guard_tells_our_errors_from_all_others() -> None:
@@ -59,18 +54,28 @@ def test_the_guard_tells_our_errors_from_all_others() -> None:
     assert kind(judge(lambda data: exec("raise SystemExit(1)"), b"", mebibytes=100)).startswith("exit code 1")
 
 
-def test_the_guard_stops_what_takes_too_long(quick: None) -> None:
+def test_the_guard_stops_what_takes_too_long() -> None:
     def hang(data: bytes) -> None:
         while True:
             try:
                 len(data)
-            except Exception:  # as parsers have it
+            except Exception:  # noqa: SIM105 (as parsers have it)
                 pass
 
-    assert kind(judge(hang, b"", mebibytes=100)).startswith("more than 0.2 s")
-    assert kind(judge(lambda data: sum(range(10**8)), b"", mebibytes=100)).startswith("more than 0.2 s")
+    def look_long(run: Callable[[bytes], Any]) -> str:
+        return kind(judge(run, b"", mebibytes=100, seconds=0.1))
+
+    assert look_long(hang).startswith("more than 0.1 s")
+    assert look_long(lambda data: sum(range(10**7))).startswith("more than 0.1 s")
+    assert look_long(lambda data: sum(range(10**3))) == ""
 
 
 def test_the_guard_sees_memory_that_was_given_back() -> None:
     assert judge(lambda data: len(bytearray(2**24)), b"", mebibytes=100) is None
     assert kind(judge(lambda data: len(bytearray(2**28)), b"", mebibytes=100)) == "more than 100 MiB"
+
+
+def test_an_input_is_made_as_small_as_can_be() -> None:
+    data = bytes(random.Random(0).randbytes(500)) + b"bad" + bytes(100) + b"worse" + bytes(77)
+    assert minimise(data, lambda part: b"bad" in part and b"worse" in part) == b"badworse"
+    assert minimise(data, lambda part: True, seconds=0) == data

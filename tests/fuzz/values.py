@@ -8,8 +8,8 @@ NUMBERS: tuple[Any, ...] = (
     1e9, 1e38, 1e155, 1e308, -1e308, float("nan"), float("inf"), float("-inf"), True, False,
 )  # fmt: skip
 TEXTS = (
-    "", " ", "0", "-1", "nan", "inf", "1e400", "1_000", "٣", "9" * 5000, "\0", "a\0b", "\ud800", "é", "\u202e", "\n", "x" * 300,
-    "../../etc/passwd", "/etc/passwd", "..", ".", "/", "a/b", "a\\b", "~", "$HOME", "%s%n", "{0}", "null", "true",
+    "", " ", "0", "-1", "nan", "inf", "1e400", "1_000", "٣", "9" * 5000, "\0", "a\0b", "\ud800", "é", "\u202e", "\n",
+    "../../etc/passwd", "/etc/passwd", "..", ".", "/", "a/b", "a\\b", "~", "$HOME", "%s%n", "{0}", "null", "x" * 300,
 )  # fmt: skip
 
 

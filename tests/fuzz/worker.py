@@ -11,15 +11,17 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import atheris
 
+from .minimising import minimise
+
 LARGEST = 2**16  # bytes of an input
-_HUNG = 60  # seconds after which an input is given up that no Python code can stop: inside of a library
+_HUNG = 120  # seconds after which an input is given up that no Python code can stop: inside of a library
 _MEMORY = 4096  # MiB that the process may take more than it needs: the machine is not to suffer
-_MINIMISE = 20  # seconds for making an input small
 _STRUCTURED = 0.6  # the share of mutations that keep the structure
 
 
@@ -32,9 +34,9 @@ def main(name: str, seconds: int, folder: Path) -> None:
         folder: made by the caller; inputs in its folder `corpus` are gone on from.
     """
     with atheris.instrument_imports(include=["backbones", "detection"]):
-        from .targets import find
+        from .targets import find, look
 
-    from .guard import judge, limited_memory
+    from .guard import limited_memory
 
     target = find(name)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (libFuzzer's own lines go to the log all the same)
@@ -43,17 +45,18 @@ def main(name: str, seconds: int, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="fuzz-") as scratch, limited_memory(_MEMORY):
         run = target.open(Path(scratch))
 
-        def look(data: bytes) -> Any:
-            return judge(run, data, mebibytes=target.mebibytes, names=target.names)
+        def is_still(kind: str, data: bytes) -> bool:
+            finding = look(target, run, data)
+            return finding is not None and finding.kind == kind
 
         def one_input(data: bytes) -> None:
             nonlocal shown
             started = time.process_time()
-            finding = look(data)
+            finding = look(target, run, data)
             stats["largest_seconds"] = max(stats["largest_seconds"], time.process_time() - started)
             stats["inputs"] += 1
             if finding and finding.kind not in stats["findings"]:
-                small = minimise(data, lambda part: (found := look(part)) is not None and found.kind == finding.kind)
+                small = minimise(data, partial(is_still, finding.kind))
                 digest = hashlib.sha256(small).hexdigest()[:16]
                 (folder / "found" / digest).write_bytes(small)
                 (folder / "found" / f"{digest}.txt").write_text(f"{finding.kind}\n\n{finding.text}")
@@ -73,7 +76,13 @@ def main(name: str, seconds: int, folder: Path) -> None:
                     return changed
             return atheris.Mutate(data, most)
 
-        options: dict[str, Any] = {"max_total_time": seconds, "max_len": LARGEST, "timeout": _HUNG, "rss_limit_mb": 0, "detect_leaks": 0}
+        options: dict[str, Any] = {
+            "max_total_time": seconds,
+            "max_len": LARGEST,
+            "timeout": _HUNG,
+            "rss_limit_mb": 0,
+            "detect_leaks": 0,
+        }
         options |= {"artifact_prefix": f"{folder}/killed/", "print_final_stats": 1, "reload": 0}
         if target.tokens:  # libFuzzer takes no empty file
             options["dict"] = folder / "tokens"
@@ -81,24 +90,6 @@ def main(name: str, seconds: int, folder: Path) -> None:
         argv = [sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(folder / "corpus")]
         atheris.Setup(argv, one_input, custom_mutator=mutate)
         atheris.Fuzz()
-
-
-def minimise(data: bytes, still: Any) -> bytes:
-    """Leaves out all parts, from halves down to single bytes, without which an input still does the same."""
-    ends = time.monotonic() + _MINIMISE
-    size = len(data) // 2
-    while size:
-        place = 0
-        while place < len(data):
-            if time.monotonic() > ends:
-                return data
-            shorter = data[:place] + data[place + size :]
-            if still(shorter):
-                data = shorter
-            else:
-                place += size
-        size //= 2
-    return data
 
 
 if __name__ == "__main__":
