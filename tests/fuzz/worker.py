@@ -39,7 +39,7 @@ def main(name: str, seconds: int, folder: Path) -> None:
     from .guard import limited_memory
 
     target = find(name)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (libFuzzer's own lines go to the log all the same)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (libFuzzer's own lines still go to the log)
     stats: dict[str, Any] = {"inputs": 0, "findings": {}, "largest_seconds": 0.0}
     shown = 0.0
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="fuzz-") as scratch, limited_memory(_MEMORY):
