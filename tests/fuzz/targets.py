@@ -112,13 +112,17 @@ TARGETS: dict[str, Target] = {
     "pretrain_config": Target(
         config_parsers.pretrain_config, partial(seeds.configs, "cifar/*", "imagenet/resnet50*"), mutate_yaml, names=None
     ),
-    "detector_config": Target(config_parsers.detector_config, partial(seeds.configs, "voc/*", "coco/*"), mutate_yaml, names=None),
+    "detector_config": Target(
+        config_parsers.detector_config, partial(seeds.configs, "voc/*", "coco/*"), mutate_yaml, names=None
+    ),
     "voc_xml": Target(annotation_parsers.voc_xml, seeds.annotations, mutate_xml, _XML),
     "voc_list": Target(annotation_parsers.voc_list, lambda: [b"a\nb\n"], mutate_lines, names="/"),
     "coco": Target(annotation_parsers.coco, lambda: seeds.coco()[:1], mutate_json, _JSON),
     "coco_scored": Target(annotation_parsers.coco_scored, seeds.coco, mutate_json, _JSON),
     "coco_results": Target(annotation_parsers.coco_results, seeds.coco_results, mutate_json, _JSON),
-    "voc_results": Target(annotation_parsers.voc_results, seeds.voc_results, mutate_lines, names="comp4_det_test_cat.txt"),
+    "voc_results": Target(
+        annotation_parsers.voc_results, seeds.voc_results, mutate_lines, names="comp4_det_test_cat.txt"
+    ),
     "det_xml": Target(annotation_parsers.det_xml, seeds.annotations, mutate_xml, _XML, names="/"),
     "det_list": Target(annotation_parsers.det_list, lambda: [b"a 1\n"], mutate_lines, names="/"),
     "det_blacklist": Target(annotation_parsers.blacklist, lambda: [b"1 cat\n"], mutate_lines, names="/"),
@@ -176,7 +180,7 @@ TARGETS: dict[str, Target] = {
         seeds.proposals,
         mutate_array,
     ),
-}  # fmt: skip
+}
 
 
 def look(target: Target, run: Parser, data: bytes) -> Finding | None:
