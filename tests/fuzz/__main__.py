@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,7 +66,8 @@ def fuzz(target: list[str] = [], minutes: float = 5.0, output: Path | None = Non
 def _fuzz_target(name: str, seconds: int, bar: Any) -> dict[str, Any]:
     """The row of a target."""
     row: dict[str, Any] = {"target": name, "seconds": 0, "inputs": 0, "edges": 0, "corpus": 0, "findings": []}
-    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as place:
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk would be written to all the time
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-", dir=memory) as place:
         folder = Path(place)
         for inner in ("corpus", "found", "killed"):
             (folder / inner).mkdir()

@@ -42,8 +42,9 @@ def main(name: str, seconds: int, folder: Path) -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (libFuzzer's own lines still go to the log)
     stats: dict[str, Any] = {"inputs": 0, "findings": {}, "largest_seconds": 0.0}
     shown = 0.0
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="fuzz-") as scratch, limited_memory(_MEMORY):
-        run = target.open(Path(scratch))
+    scratch = Path(tempfile.mkdtemp(dir=folder))  # the caller's to remove: libFuzzer leaves without a word
+    with limited_memory(_MEMORY):
+        run = target.open(scratch)
 
         def is_still(kind: str, data: bytes) -> bool:
             finding = look(target, run, data)
