@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-gpu benchmark-gpu faults load lint clean
+.PHONY: install demo test test-slow test-gpu benchmark-gpu faults fuzz load lint clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,12 @@ benchmark-gpu: $(INSTALLED)
 # Real runs are killed, stopped, starved and damaged, and must end in the undisturbed ones' bits; some faults need root.
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults --output results/faults.json
+
+# Every parser for FUZZ_MINUTES, two at a time; what is found is written to tests/fuzz/crashes.
+FUZZ_MINUTES ?= 5
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES) --jobs 2 --output results/fuzz.json
 
 # Half an hour and more: trainings on a million pictures watched, ten million detections scored.
 load: $(INSTALLED)

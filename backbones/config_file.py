@@ -8,10 +8,10 @@ import yaml
 from backbones.errors import ConfigError, DataError
 from backbones.regular import read_regular_file
 from backbones.text import printable
+from backbones.yaml_limits import check_yaml
 
 _LARGEST = 2**20  # bytes; ours have one or two thousand
 _NAMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
-_MOST_VALUES = 10_000  # with each alias (*name) replaced by what it stands for
 
 
 def check_config_file(path: str | Path) -> None:
@@ -23,6 +23,7 @@ def check_config_file(path: str | Path) -> None:
     name = printable(str(path))
     try:
         text = read_regular_file(path, largest=_LARGEST).decode("utf-8-sig")
+        check_yaml(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
         raise ConfigError(f"--config {name}: no such file: name a YAML file of options") from error
@@ -30,18 +31,14 @@ def check_config_file(path: str | Path) -> None:
         raise ConfigError(f"--config {name}: is not in UTF-8 ({error.reason}): save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"--config {name}: not YAML ({_reason(error)}): mend it") from error
-    except RecursionError as error:
-        raise ConfigError(f"--config {name}: nested too deep: it should be groups of options") from error
+    except ConfigError as error:
+        raise ConfigError(f"--config {name}: {error}: it should be groups of options") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {name}: can't be read ({error}): name a YAML file of options") from error
     except DataError as error:
         raise ConfigError(f"--config {error}: name a YAML file of options") from error
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"--config {name}: holds no options: write lines such as 'seed: 1'")
-    if _count(root, {}) > _MOST_VALUES:
-        raise ConfigError(
-            f"--config {name}: its aliases (*name) stand for more than {_MOST_VALUES:,} values: write less"
-        )
     for node in _nodes(root):
         if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
             raise ConfigError(f"--config {name}, line {_line(node)}: a value holds a NUL character: remove it")
@@ -63,14 +60,6 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [child for pair in node.value for child in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
-
-
-def _count(node: yaml.Node, known: dict[int, float]) -> float:
-    """How many values a node stands for; without end where it holds itself."""
-    if id(node) not in known:
-        known[id(node)] = float("inf")
-        known[id(node)] = 1 + sum(_count(child, known) for child in _children(node))
-    return known[id(node)]
 
 
 def _nodes(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _config_name(command: str) -> str | None:
         words = shlex.split(command)
     except ValueError:  # a quotation without an end
         return None
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in pairwise([*words, ""]):
         if word == "--config" or word.startswith("--config="):
             stem = Path(after if word == "--config" else word.removeprefix("--config=")).stem
             return stem if stem.isprintable() and not stem.startswith(".") else None

@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from backbones.errors import CheckpointError, ConfigError
 from backbones.text import printable
 from backbones.weights import WeightsMetadata, is_side, load_state, load_weights, save_weights
@@ -93,7 +95,9 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, WeightsMetadata]:
     if "part" in metadata.detector:
         raise CheckpointError(f"{path}: a step of alternating training, not a whole detector: name the run it is of")
     try:
-        detector = get_detector(**detector_arguments(metadata))
+        arguments = detector_arguments(metadata)
+        with torch.device("meta"):  # takes no memory, whatever the file asks for
+            fitting = get_detector(**arguments)
         for side in ("shorter_side", "longest_side"):
             if not is_side(metadata.detector[side]):
                 raise ConfigError(f"{side} {metadata.detector[side]}")
@@ -101,6 +105,8 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, WeightsMetadata]:
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
         raise CheckpointError(f"{path}: its metadata describe a detector that can't be built ({reason})") from error
+    load_state(fitting, state, str(path), assign=True)
+    detector = get_detector(**arguments)
     load_state(detector, state, str(path))
     return detector.eval(), metadata
 

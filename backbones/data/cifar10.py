@@ -1,8 +1,6 @@
 """CIFAR-10 in its own layout, `cifar-10-batches-py/`."""
 
 import hashlib
-import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from backbones.data.datasets import ClassificationDataset
+from backbones.data.pickles import read_named_values
 from backbones.errors import DataError
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -19,21 +18,6 @@ _FILES = {"train": _TRAIN, "train45k": _TRAIN, "val5k": _TRAIN, "test": _TEST}
 _OFFICIAL_MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 _SPLIT_SEED = 45_000  # never to be changed: it is what the 45k/5k split is
 _MOST_BYTES = 2**28  # of one file: the official ones have 31 MB
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds numpy arrays and refuses everything else that a pickle could name, so no code can run."""
-
-    _ALLOWED = {
-        (module, name)
-        for package in ("numpy.core", "numpy._core")
-        for module, name in [(f"{package}.multiarray", "_reconstruct"), (f"{package}.multiarray", "scalar")]
-    } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"names {module}.{name}, which CIFAR-10 does not hold")
-        return super().find_class(module, name)
 
 
 def read_cifar10(root: str | Path, split: str, *, official: bool = False) -> ClassificationDataset:
@@ -103,7 +87,7 @@ def _read_file(path: Path) -> bytes:
 
 def _parse_batch(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     try:
-        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        batch = read_named_values(content)
         # Bytes in the original, written by Python 2; text where Python 3 wrote the files anew.
         keys = (b"data", b"labels") if b"data" in batch else ("data", "labels")
         data, labels = (batch[key] for key in keys)

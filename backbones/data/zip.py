@@ -77,7 +77,7 @@ def open_zip(archive: Path) -> Iterator[list[ZipMember]]:
     except _DAMAGE as error:
         raise DataError(f"{archive}: is not a zip archive, or is cut off ({error}): get it again") from error
     with file:
-        infos = [info for info in file.infolist() if not info.is_dir()]
+        infos = [info for info in file.infolist() if not info.filename.endswith("/")]
         seen: set[str] = set()
         for info in infos:
             _check(info, seen, f"{archive}: {_printable(info)}")
@@ -89,6 +89,8 @@ def open_zip(archive: Path) -> Iterator[list[ZipMember]]:
 
 
 def _check(info: zipfile.ZipInfo, seen: set[str], source: str) -> None:
+    if not info.filename:
+        raise DataError(f"{source}: holds a file without a name: the archive is damaged")
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise DataError(f"{source}: is neither a file nor a folder (a link, device or other)")

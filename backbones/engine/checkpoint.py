@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from backbones.engine.pickle_limits import check_pickles
 from backbones.errors import CheckpointError, RunFolderError
 
 _IS_FOLDER = 0x10  # MS-DOS's attribute, in an archive's directory
@@ -134,6 +135,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         refuse_compressed(path)
         _check_sums(path)
+        check_pickles(path)
         with warnings.catch_warnings(action="ignore"):  # of foreign pickles, before they are refused
             state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:

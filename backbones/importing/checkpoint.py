@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from backbones.engine.checkpoint import refuse_compressed
+from backbones.engine.pickle_limits import check_pickles
 from backbones.errors import CheckpointError
 from backbones.weights import load_state
 
@@ -92,6 +93,7 @@ def _read_pickle(path: Path) -> Any:
     # torchvision's training script keeps its arguments in its checkpoints: names and plain values.
     try:
         refuse_compressed(path)
+        check_pickles(path)
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from backbones.errors import ConfigError
+from backbones.yaml_limits import check_yaml
 
 T = TypeVar("T")
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
@@ -20,7 +21,9 @@ def read_yaml(path: Path, shape: type[T]) -> T:
         ConfigError: it can't be read or is no YAML; a key is missing or unknown, or a value has another type.
     """
     try:
-        return _build(shape, yaml.safe_load(path.read_text()), "")
+        text = path.read_text()
+        check_yaml(text)
+        return _build(shape, yaml.safe_load(text), "")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:

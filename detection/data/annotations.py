@@ -17,6 +17,7 @@ BadBoxes = Literal["error", "repair", "keep"]
 # Pixels: areas below these are COCO's small and medium objects. COCO's metric counts an object of exactly such an area
 # in the ranges on both sides.
 SMALL, MEDIUM = 32**2, 96**2
+FURTHEST = 1e9  # pixels that a box can reach: no picture is as large, and areas of such boxes are numbers still
 
 
 @dataclass
@@ -220,6 +221,8 @@ def check_boxes(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
     """Looks for boxes without an area and for boxes that reach more than a pixel outside their picture.
 
+    Boxes that reach further than any picture does are always refused.
+
     Args:
         boxes, sizes, has_area: see `judge_boxes`.
         bad_boxes: "error" raises on the first bad box; "repair" clips them, and leaves out those with nothing left;
@@ -230,8 +233,11 @@ def check_boxes(
         (M, 4) boxes; (M,) which of them are left; how many of these were clipped.
 
     Raises:
-        DataError: a bad box, under "error".
+        DataError: a bad box, under "error"; a box that is further away than `FURTHEST`.
     """
+    far = ~(np.abs(boxes) <= FURTHEST).all(axis=1)
+    if far.any():
+        raise DataError(f"{describe(int(far.argmax()))} reaches further than {FURTHEST:,.0f} pixels: mend its numbers")
     if bad_boxes == "keep":
         return boxes, np.ones(len(boxes), dtype=bool), 0
     clipped, _, kept, bad = judge_boxes(boxes, sizes, has_area)

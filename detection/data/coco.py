@@ -184,8 +184,8 @@ def _read_objects(
     boxes = column_of_numbers(objects, "bbox", object_at, length=4)
     crowd = column_of_numbers(objects, "iscrowd", object_at, default=0)
     areas = column_of_numbers(objects, "area", object_at, default=-1)
-    areas = np.where(areas < 0, boxes[:, 2] * boxes[:, 3], areas)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(over="ignore"):  # infinite corners are refused next
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     corners, kept, repaired = check_boxes(
         corners,
         sizes[images].astype(np.int64),
@@ -193,6 +193,7 @@ def _read_objects(
         bad_boxes,
         lambda row: f"{object_at(row)}: box {objects[row]['bbox']}",
     )
+    areas = np.where(areas < 0, boxes[:, 2] * boxes[:, 3], areas)
     arrays = {"images": images, "boxes": corners, "labels": labels, "ignore": crowd != 0, "areas": areas}
     return {name: array[kept] for name, array in arrays.items()}, repaired, int((~kept).sum())
 

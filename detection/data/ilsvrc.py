@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from backbones.data.pictures import read_image_size
 from backbones.errors import DataError
 from backbones.progress import progress_bar
-from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes
+from detection.data.annotations import FURTHEST, Annotations, BadBoxes, DetectionDataset, check_boxes
 from detection.data.pictures import PictureFiles
 from detection.data.voc import parse_xml, read_lines, read_object, read_size
 
 _INCLUSIVE = np.array([0, 0, 1, 1])  # from inclusive corners to (x1, y1, x2, y2)
-_FURTHEST = 1e9  # pixels: no picture is as large, and areas of such boxes are numbers still
 _MANY = 20_000  # files that take long enough for a bar
 
 
@@ -101,8 +100,8 @@ def read_xml_objects(entries: Sequence[XmlEntry], bad_boxes: BadBoxes, descripti
             for element in root.iterfind("object"):
                 found = read_object(element, xml)
                 xmin, ymin, xmax, ymax = found.corners
-                if max(map(abs, found.corners)) > _FURTHEST:
-                    raise DataError(f"{xml}: a box of '{found.name}' reaches further than {_FURTHEST:,.0f} pixels")
+                if max(map(abs, found.corners)) > FURTHEST:
+                    raise DataError(f"{xml}: a box of '{found.name}' reaches further than {FURTHEST:,.0f} pixels")
                 images.append(image)
                 labels.append(place_of.setdefault(found.name, len(place_of)))
                 corners.extend((xmin * scale_x, ymin * scale_y, (xmax + 1) * scale_x, (ymax + 1) * scale_y))

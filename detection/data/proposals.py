@@ -1,6 +1,7 @@
 """Proposals of all pictures of a data set, in a file: for Fast R-CNN where the RPN is another network."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,12 @@ import torch
 from torch import Tensor
 
 from backbones.errors import DataError
+
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9}), 4\), \} *\n",
+    re.DOTALL,
+)
+_LONGEST_HEADER = 256  # bytes
 
 
 class StoredProposals:
@@ -24,8 +31,7 @@ class StoredProposals:
 
     def __init__(self, path: Path, count: int) -> None:
         self.path = path
-        shape = self._open().shape
-        if len(shape) != 3 or shape[0] != count or shape[2] != 4:
+        if len(self._open()) != count:
             raise DataError(f"{path}: holds no proposals of {count} pictures: remove it to have it made anew")
 
     def __call__(self, index: int) -> Tensor:
@@ -33,9 +39,15 @@ class StoredProposals:
         return torch.from_numpy(boxes[~np.isnan(boxes[:, 0])])
 
     def _open(self) -> np.ndarray:
+        # NumPy's own reader evaluates a header as Python's literals, and some of them end the process.
         try:
-            return np.load(self.path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+            with self.path.open("rb") as file:
+                header = _HEADER.match(file.read(_LONGEST_HEADER))
+            if header is None:
+                raise ValueError("its header is of no float32 array (N, P, 4)")
+            shape = (int(header[1]), int(header[2]), 4)
+            return np.memmap(self.path, "<f4", "r", offset=header.end(), shape=shape)
+        except (OSError, ValueError, OverflowError) as error:
             raise DataError(f"{self.path}: not a file of proposals ({error})") from error
 
 

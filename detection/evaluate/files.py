@@ -16,7 +16,7 @@ from backbones.engine.checkpoint import write_atomically
 from backbones.errors import DataError, RunFolderError
 from backbones.regular import read_regular_file
 from backbones.text import is_utf8, printable
-from detection.data.annotations import Annotations
+from detection.data.annotations import FURTHEST, Annotations
 from detection.data.json_columns import column_of_ids, column_of_numbers, without_collection
 from detection.data.json_lists import read_json_list
 from detection.evaluate.arrays import DetectionTable, Floats, Indices
@@ -25,7 +25,6 @@ from detection.structures import Detections
 
 COCO_FILE = "detections.json"
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
-_FURTHEST = 1e9  # pixels: no picture is as large, and areas of such boxes are numbers still
 _ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
 
 
@@ -94,10 +93,10 @@ def _coco_columns(
     if negative.any():
         row = int(negative.argmax())
         raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
-    far = (np.abs(boxes) > _FURTHEST).any(axis=1)
+    far = (np.abs(boxes) > FURTHEST).any(axis=1)
     if far.any():
         row = int(far.argmax())
-        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} reaches further than {_FURTHEST:,.0f} pixels")
+        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} reaches further than {FURTHEST:,.0f} pixels")
     boxes[:, 2:] += boxes[:, :2]
     return owners, boxes, scores, classes
 
@@ -241,8 +240,8 @@ def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[in
         _, xmin, ymin, xmax, ymax = row
         if min(xmax - xmin, ymax - ymin) + 1 < -_ROUNDING:  # corners are inclusive
             raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
-        if max(map(abs, row[1:])) > _FURTHEST:
-            raise DataError(f"{place}: the box ({', '.join(words[2:])}) reaches further than {_FURTHEST:,.0f} pixels")
+        if max(map(abs, row[1:])) > FURTHEST:
+            raise DataError(f"{place}: the box ({', '.join(words[2:])}) reaches further than {FURTHEST:,.0f} pixels")
         names.append(words[0])
         rows.append(row)
         numbers.append(number)

@@ -50,10 +50,16 @@ KINDS = [
     config("UTF-16", "seed: 1\n".encode("utf-16"), f"{FILE}: is not in UTF-8 (...): save it as UTF-8"),
     config("zero bytes", b"seed: 1\0\n", f"{FILE}: not YAML (unacceptable character #x0000...): mend it"),
     config("an escaped zero", 'output: "a\\0b"\n', f"{FILE}, line 1: a value holds a NUL character: remove it"),
-    config("a YAML bomb", BOMB, f"{FILE}: its aliases (*name) stand for more than 10,000 values: write less"),
-    config("an alias of itself", "model: &a\n  options: *a\n", f"{FILE}: its aliases (*name) stand for ..."),
+    config("a YAML bomb", BOMB, f"{FILE}: stands for more than 100,000 values when its aliases are followed: it ..."),
     config(
-        "10,000 levels of YAML", "model: " + "[" * 10_000, f"{FILE}: nested too deep: it should be groups of options"
+        "an alias of itself",
+        "model: &a\n  options: *a\n",
+        f"{FILE}: *a stands within what it stands for: it should be groups of options",
+    ),
+    config(
+        "10,000 levels of YAML",
+        "model: " + "[" * 10_000,
+        f"{FILE}: more than 50 levels of lists and names within each other: it ...",
     ),
     config(
         "a YAML tag with code", "model: !!python/object/apply:os.mkdir [sprung]\n", f"{FILE}: ...python/object/apply..."
