@@ -48,7 +48,7 @@ class Target:
         tokens: words that such files consist of.
         mebibytes: what an input, of 64 KiB at most, may take on top of what the process has.
         seconds: what it may take of the processor's time.
-        names: what each message of an error has to name; "/" any file, as lists name other files; None: where a command
+        names: what each message of an error has to name; "/" any path: lists name other files, and a split without objects is named by its folder; None: where a command
             names its option.
     """
 
@@ -115,7 +115,7 @@ TARGETS: dict[str, Target] = {
     "detector_config": Target(
         config_parsers.detector_config, partial(seeds.configs, "voc/*", "coco/*"), mutate_yaml, names=None
     ),
-    "voc_xml": Target(annotation_parsers.voc_xml, seeds.annotations, mutate_xml, _XML),
+    "voc_xml": Target(annotation_parsers.voc_xml, seeds.annotations, mutate_xml, _XML, names="/"),
     "voc_list": Target(annotation_parsers.voc_list, lambda: [b"a\nb\n"], mutate_lines, names="/"),
     "coco": Target(annotation_parsers.coco, lambda: seeds.coco()[:1], mutate_json, _JSON),
     "coco_scored": Target(annotation_parsers.coco_scored, seeds.coco, mutate_json, _JSON),
