@@ -51,7 +51,7 @@ def shared_empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 def _batches(load: Callable[[Any], Any], tasks: Iterable[Any], workers: int, pin_memory: bool) -> Iterator[Any]:
     useful = min(workers, 2 * usable_cores())
-    batches = load_in_processes(load, tasks, useful) if useful else map(load, tasks)
+    batches = load_in_processes(load, tasks, useful) if useful else (load(task) for task in tasks)
     return in_a_thread(_pin, batches, _begin_pinning, torch.cuda.current_device()) if pin_memory else batches
 
 
@@ -68,14 +68,15 @@ def in_a_thread(
     ahead: deque[Future] = deque()
     failure: Exception | None = None
     with ThreadPoolExecutor(1, initializer=begin, initargs=(argument,)) as thread:
-        try:
-            for batch in batches:
-                ahead.append(thread.submit(change, batch))
-                del batch
-                if len(ahead) > 1:
-                    yield ahead.popleft().result()
-        except Exception as error:
-            failure = error
+        while failure is None:
+            try:
+                ahead.append(thread.submit(change, next(batches)))
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
     try:

@@ -84,14 +84,15 @@ class LoadingProcess(ForkProcess):
         super().__init__(daemon=True)
         self._load, self._folder = load, folder
         self._line, self._its_line = multiprocessing.Pipe()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until it ignores them
+        # Until it ignores them; and here until it is known how to end it.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             self.start()
+            self._its_line.close()
+            # At the exit of this process too, before `multiprocessing` asks its processes to end and waits for them.
+            self.end = Finalize(None, self._end, exitpriority=0)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._its_line.close()
-        # At the exit of this process too, before `multiprocessing` asks each of its processes to end and waits for it.
-        self.end = Finalize(None, self._end, exitpriority=0)
 
     def send(self, task: Any) -> None:
         """Gives it a task; to one that was killed in vain, which `receive` will tell."""
@@ -108,7 +109,7 @@ class LoadingProcess(ForkProcess):
             return self._line.recv()
         except (EOFError, OSError) as error:  # or it was killed when it was about to hand over a tensor
             self.join(5)
-            if self.exitcode is None:
+            if self.is_alive():
                 raise
             raise ProcessKilledError(self.exitcode) from error
 
@@ -141,8 +142,9 @@ class LoadingProcess(ForkProcess):
 class ProcessKilledError(Exception):
     """A loading process has ended by itself."""
 
-    def __init__(self, exitcode: int):
-        how = f"signal {-exitcode}" if exitcode < 0 else f"exit code {exitcode}"
+    def __init__(self, exitcode: int | None):
+        code = exitcode or 0  # where SIGCHLD is ignored, nobody is told
+        how = f"signal {-code}" if code < 0 else f"exit code {exitcode}"
         reason = "/dev/shm full? docker run --shm-size" if exitcode == -signal.SIGBUS else "too little memory?"
         super().__init__(f"{how}; {reason}")
 
@@ -172,8 +174,10 @@ class _Team:
             self._folder = tempfile.mkdtemp(prefix="loading-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
             for _ in range(self._size):
                 self._processes.append(LoadingProcess(self._load, self._folder))
-        except OSError as error:
+        except BaseException as error:  # a signal too
             self.end()
+            if not isinstance(error, OSError):
+                raise
             raise UserError(
                 f"{error.filename or 'loading processes'}: can't be begun ({error.strerror}): make room, or set fewer "
                 "--train.workers (--workers)"
@@ -232,7 +236,9 @@ def _read(line: Connection, tasks: SimpleQueue, folder: str) -> None:
             tasks.put(line.recv())
     except (EOFError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_shared_memory(os.getpid())
+        with suppress(OSError):
+            _remove_shared_memory(os.getpid())
+    finally:  # whatever it was: without this thread the process would never hear of an end
         os._exit(0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.cli import run_command
-from backbones.engine.run import write_json
+from backbones.engine.run import describe_machine, write_json
 from backbones.progress import progress_bar
 from tests.load.commands import classifier, detector
 from tests.load.pictures import link_class_folders, link_coco
@@ -47,28 +47,33 @@ def load(
         output: where to write the numbers, as JSON.
     """
     results: dict[str, Any] = {}
+
+    def tell(name: str, result: dict[str, Any]) -> None:
+        """At once: what comes later may fail."""
+        results[name] = result
+        print("\n".join(_table(name, result)), flush=True)
+        if output is not None:
+            write_json(output, results | describe_machine())
+
     place = Path(tempfile.mkdtemp(prefix="load-", dir=folder))
     try:
         if "classifier" in part:
             with progress_bar(total=pictures, unit="picture", scaled=True, description="making class folders") as bar:
                 link_class_folders(place / "folders", pictures, classes, bar.update)
             training = classifier(place / "folders", place / "classifier", workers)
-            results["classifier"] = watch_and_resume(training, pictures, minutes, every)
+            tell("classifier", watch_and_resume(training, pictures, minutes, every))
         if "detector" in part:
             with progress_bar(total=detector_pictures, unit="picture", scaled=True, description="making COCO") as bar:
                 link_coco(place / "coco", detector_pictures, bar.update)
             training = detector(place / "coco", place / "detector", workers)
-            results["detector"] = watch_and_resume(training, detector_pictures, minutes, every)
+            tell("detector", watch_and_resume(training, detector_pictures, minutes, every))
         if "scoring" in part:
-            results["scoring_coco"] = measure_scoring("coco", scored_pictures, detections, place)
-            results["scoring_voc"] = measure_scoring("voc", scored_pictures, max(1, detections // 5), place)
+            tell("scoring_coco", measure_scoring("coco", scored_pictures, detections, place))
+            tell("scoring_voc", measure_scoring("voc", scored_pictures, max(1, detections // 5), place))
     finally:
         with progress_bar(total=1, unit="folder", description="removing files", stays=False):
             shutil.rmtree(place)
-    for name, result in results.items():
-        print("\n".join(_table(name, result)))
     if output is not None:
-        write_json(output, results)
         print(f"\nwritten to {output}")
     if not all(result["flat"] for result in results.values()):
         short = [name for name, result in results.items() if not result.get("enough", True)]

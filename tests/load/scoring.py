@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from backbones.errors import UserError
 from backbones.progress import progress_bar
 from tests.load.detections import write_coco, write_voc
 
@@ -50,5 +51,5 @@ def _score(form: Form, truth: Path, found: Path, folder: Path) -> dict[str, floa
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError((folder / "log.txt").read_text()[-1000:])
+        raise UserError((folder / "log.txt").read_text()[-1000:])
     return {"seconds": round(time.monotonic() - began, 1), "peak": usage.ru_maxrss * 1024}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backbones.errors import UserError
 from backbones.progress import progress_bar
 from tests.load.flatness import Trend, trend_of
 from tests.load.processes import Held, children_of, held_by, peak_of, shared_memory
@@ -83,7 +84,7 @@ def begin(training: Training, *, resume: bool) -> tuple["subprocess.Popen[bytes]
     """Starts the command, and waits until its steps come.
 
     Raises:
-        RuntimeError: it ended.
+        UserError: it ended.
     """
     log = training.output.parent / f"{training.output.name}{'_resumed' if resume else ''}.log"
     metrics = training.output / "metrics.jsonl"
@@ -99,7 +100,7 @@ def begin(training: Training, *, resume: bool) -> tuple["subprocess.Popen[bytes]
     read = 0.0
     while not metrics.exists() or len(metrics.read_bytes()) <= known or not read:
         if process.poll() is not None:
-            raise RuntimeError(f"{' '.join(training.arguments)}: {log.read_text(errors='replace')[-1000:]}")
+            raise UserError(f"{' '.join(training.arguments)}: {log.read_text(errors='replace')[-1000:]}")
         text = log.read_text(errors="replace")
         if not read and ", steps " in text:
             read = time.monotonic() - began
@@ -113,13 +114,13 @@ def watch(process: "subprocess.Popen[bytes]", training: Training, minutes: float
     """Measures a training that goes on, until the minutes are over.
 
     Raises:
-        RuntimeError: it ended.
+        UserError: it ended.
     """
     stretch = Stretch()
     workers: list[int] = []
     for now in _moments(minutes, every):
         if process.poll() is not None:
-            raise RuntimeError(f"{' '.join(training.arguments)}: ended with exit code {process.returncode}")
+            raise UserError(f"{' '.join(training.arguments)}: ended with exit code {process.returncode}")
         children = children_of(process.pid)
         if not workers and len(children) >= training.workers:
             workers = children[: training.workers]

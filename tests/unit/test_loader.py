@@ -310,6 +310,63 @@ def test_in_a_thread() -> None:
         next(made)
 
 
+def test_nothing_comes_after_what_a_thread_could_not_change() -> None:
+    def change(number: int) -> int:
+        if number == 3:
+            raise RuntimeError("out of pinned memory")
+        return number
+
+    made = in_a_thread(change, iter(range(6)), lambda argument: None, None)
+    assert list(islice(made, 3)) == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="pinned"):
+        next(made)
+    assert list(made) == []
+
+
+def test_a_stop_in_the_middle_of_a_beginning_leaves_no_process() -> None:
+    """The signal waits until it is known how to end the new process; else this one would wait for it in the end."""
+    program = (
+        "import os, signal\n"
+        "from backbones.cli import run_command\n"
+        "from backbones.data.loader import testing_batches\n"
+        "from backbones.data.workers import LoadingProcess\n"
+        "start = LoadingProcess.start\n"
+        "def stopped(process):\n"
+        "    start(process)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "LoadingProcess.start = stopped\n"
+        "def load(): list(testing_batches(int, range(9), batch_size=1, workers=2, collate=list))\n"
+        "run_command(load, argv=[])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stderr) == (143, "interrupted by SIGTERM\n")
+
+
+class Trap:
+    """A task that can't be received."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return fail, ()
+
+
+def fail() -> None:
+    raise MemoryError
+
+
+def test_a_task_that_cannot_be_received_ends_its_process() -> None:
+    made = batches_for_tests(str, [Trap()], batch_size=1, workers=1, collate=list)
+    with pytest.raises(UserError, match="loading processes were killed 4 times in a row"):
+        next(made)
+
+
+def test_a_stop_iteration_of_a_reader_is_an_error() -> None:
+    def load(index: int) -> int:
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(batches_for_tests(load, range(3), batch_size=1, workers=0, collate=list))
+
+
 def test_more_files_than_a_line_holds() -> None:
     """Tasks and answers that are larger than what a line takes at a time, both at once."""
     tasks = list(range(400_000))
