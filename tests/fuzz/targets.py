@@ -48,8 +48,8 @@ class Target:
         tokens: words that such files consist of.
         mebibytes: what an input, of 64 KiB at most, may take on top of what the process has.
         seconds: what it may take of the processor's time.
-        names: what each message of an error has to name; "/" any path, as lists name other files and a split without objects
-            its folder; None: where a command names its option.
+        names: what each message of an error has to name; "/" any path, as lists name other files and a split
+            without objects its folder; None: where a command names its option.
     """
 
     open: Callable[[Path], Parser]
