@@ -1,6 +1,5 @@
 """A run folder: what ran, with what, how it went (`run.json`, `metrics.jsonl`, TensorBoard events, checkpoints)."""
 
-import errno
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from backbones.engine.checkpoint import write_atomically
+from backbones.engine.events import EventFile
 from backbones.engine.lock import LOCK, only_writer
 from backbones.errors import DataError, RunFolderError, Stopped
 from backbones.regular import read_regular_file
@@ -93,7 +93,7 @@ class RunFolder:
         self.record = record
         self._continued = continued
         self._metrics = path / "metrics.jsonl"
-        self._tensorboard: Any = None
+        self._events: EventFile | None = None
         self._with_tensorboard = True
         self.started = False
         seconds = record.get("wall_clock_seconds")
@@ -111,7 +111,9 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     def update(self, **fields: Any) -> None:
-        """Changes fields of `run.json`."""
+        """Changes fields of `run.json`; of a run that goes on, it removes first what was being written when it ended."""
+        if self._continued and not self.started:
+            _remove_temporary(self.path)
         self.started = True
         seconds = self._earlier_seconds + time.monotonic() - self._clock
         self.record.update(fields, wall_clock_seconds=round(seconds, 1))
@@ -157,6 +159,8 @@ class RunFolder:
         kept = [v for v in lines if v["step"] <= step and not (v["split"] == "test" and v["step"] in tests)]
         try:
             write_atomically(self._metrics, lambda path: path.write_text("".join(json.dumps(v) + "\n" for v in kept)))
+            self.close()
+            self._events = None
             for events in self.path.glob("events.out.tfevents.*"):
                 events.unlink()
         except OSError as error:
@@ -168,23 +172,18 @@ class RunFolder:
         if not self._with_tensorboard:
             return
         try:
-            if self._tensorboard is None:
-                if not os.access(self.path, os.W_OK):  # a read-only disk, which a thread of the writer would find
-                    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-                from torch.utils.tensorboard import SummaryWriter  # half a second to import
-
-                self._tensorboard = SummaryWriter(str(self.path))
-            for name, value in values.items():
-                self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+            if self._events is None:
+                self._events = EventFile(self.path)
+            self._events.add(step, {f"{split}/{name}": value for name, value in values.items()})
         except OSError as error:  # all that it would show is in metrics.jsonl
             self._with_tensorboard = False
             print(f"{self.path}: TensorBoard's events can't be written ({error.strerror}): goes on without", flush=True)
 
     def close(self) -> None:
         """Flushes what is still in memory."""
-        if self._tensorboard is not None:
+        if self._events is not None:
             with suppress(OSError):
-                self._tensorboard.close()
+                self._events.close()
 
 
 @contextmanager
@@ -351,7 +350,6 @@ def _prepare(path: Path, *, resume: bool, allow_mismatch: bool) -> dict[str, Any
     try:
         if record_file.exists():
             if resume:
-                _remove_temporary(path)
                 return _read_earlier(record_file, allow_mismatch)
             _remove_run(path)
     except OSError as error:

@@ -18,7 +18,13 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     "PYTHONWARNINGS": "ignore:resource_tracker",  # a killed process leaves semaphores, which are removed in the end
 }
-_PRELOADED = ["torch", "torch.utils.tensorboard", "backbones.train", "detection.train", "tests.faults.running"]
+_PRELOADED = [
+    "torch",
+    "tensorboard.summary.writer.record_writer",
+    "backbones.train",
+    "detection.train",
+    "tests.faults.running",
+]
 
 
 @dataclass

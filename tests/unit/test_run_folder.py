@@ -203,6 +203,25 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     assert record(tmp_path)["status"] == "finished"
 
 
+def test_tensorboard_shows_what_the_log_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunFolder(tmp_path, {})
+    for step in (2, 4, 6):
+        run.log(step, "train", {"loss": float(step), "lr": 0.5})
+    run.forget_after(4)
+    run.log(5, "test", {"top1_error": 50.0})
+    run.close()
+    shown = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in shown.Scalars("train/loss")] == [(2, 2.0), (4, 4.0)]
+    assert [(event.step, event.value) for event in shown.Scalars("train/lr")] == [(2, 0.5), (4, 0.5)]
+    assert [(event.step, event.value) for event in shown.Scalars("test/top1_error")] == [(5, 50.0)]
+    gone = RunFolder(tmp_path / "gone", {})
+    gone._add_scalars(1, "train", {"loss": 1.0})
+    gone._add_scalars(2, "train", {"loss": 1.0})
+    assert capsys.readouterr().out.count("TensorBoard's events can't be written (No such file or directory)") == 1
+
+
 def test_a_resumed_run_forgets_what_it_will_write_again(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, {})
     for step in (2, 4, 6):
