@@ -111,7 +111,7 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     def update(self, **fields: Any) -> None:
-        """Changes fields of `run.json`; of a run that goes on, it removes first what was being written when it ended."""
+        """Changes fields of `run.json`; of a run that goes on, removes first what was being written when it ended."""
         if self._continued and not self.started:
             _remove_temporary(self.path)
         self.started = True
