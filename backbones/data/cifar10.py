@@ -52,7 +52,7 @@ def read_cifar10(root: str | Path, split: str, *, official: bool = False) -> Cla
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     places = _places(split, len(labels))
     if not len(places):
-        raise DataError(f"{folder}: {len(labels)} pictures are too few for a split {split}: use train")
+        raise DataError(f"{folder}: {len(labels)} pictures are too few for a split {split}: use train or test")
     pixels, labels = np.ascontiguousarray(pixels[places]), labels[places]
     digest = hashlib.md5("".join(sums.values()).encode(), usedforsecurity=False).hexdigest()
     return ClassificationDataset(

@@ -117,7 +117,7 @@ def _find_entries(folders: ClsLocFolders, split: str) -> tuple[list[XmlEntry], i
         places = [name.rpartition("/")[::2] for name, _ in read_image_list(folders.image_list)]
         listed = [identity for _, identity in places]
         if (twice := duplicate(listed)) is not None:
-            raise DataError(f"{folders.image_list}: picture '{twice}' is listed twice: remove one line")
+            raise DataError(f"{folders.image_list}: picture '{twice}' is listed twice: list it once")
     wanted = None if listed is None else set(listed)
     xml_of = _files_by_stem(folders.annotations, {".xml"}, wanted)
     path_of = _files_by_stem(folders.pictures, ENDINGS, wanted)

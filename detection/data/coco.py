@@ -146,7 +146,7 @@ def read_coco(
     image_ids = _distinct(column_of_ids(images, "id", (int, str), image_at), "image id", file)
     sizes = column_of_numbers(images, ("height", "width"), image_at)
     if len({type(i) for i in image_ids}) > 1:
-        raise DataError(f"{file}: some image ids are numbers and some are strings: write all alike")
+        raise DataError(f"{file}: some image ids are numbers and some are strings: write them alike")
     if len(sizes) and not (sizes.min() >= 1 and sizes.max() < 2**31):
         row = int((~((sizes >= 1) & (sizes < 2**31)).all(axis=1)).argmax())
         raise DataError(

@@ -68,7 +68,7 @@ def read_det(
         )
     entries = [entry for name, kind in lists for entry in _read_split(folder, name, kind, has_objects)]
     if (twice := duplicate([entry.identity for entry in entries])) is not None:
-        raise DataError(f"{root}: picture '{twice}' is listed twice in split '{split}': remove one line")
+        raise DataError(f"{root}: picture '{twice}' is listed twice in split '{split}': list it once")
     objects = read_xml_objects(entries, bad_boxes, f"boxes of {split}")
     names = objects.names if class_names is None else list(class_names)
     if not names:

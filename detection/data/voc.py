@@ -104,9 +104,7 @@ def read_voc(
         pictures = [_read_picture(entry, need_pictures, annotated) for entries in lists for entry in entries]
     identities = [p.identity for p in pictures]
     if len(set(identities)) != len(identities):
-        raise DataError(
-            f"{root}: picture '{duplicate(identities)}' is listed twice in split '{split}': remove one line"
-        )
+        raise DataError(f"{root}: picture '{duplicate(identities)}' is listed twice in split '{split}': list it once")
     if class_names is None and not annotated:
         raise DataError(
             f"{root}: split '{split}' has no annotations, so its classes are not known: name a split with annotations"
