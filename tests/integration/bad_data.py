@@ -132,6 +132,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
 
 ONE = "1 of 1 pictures could not be read: HERE/"
 XML = "HERE/voc/VOC2007/Annotations/test_0.xml: "
+PICTURE = "HERE/voc/VOC2007/JPEGImages/test_0.jpg"
 LIST = "HERE/voc/VOC2007/ImageSets/Main/test.txt"
 ENTITIES = "has a DOCTYPE with entities, as no annotation needs: remove it"
 MEND = "mend it or leave it out"
@@ -252,12 +253,12 @@ KINDS = [
     voc(
         "a picture that is gone",
         lambda year: (year / "JPEGImages/test_0.jpg").unlink(),
-        f"{XML}its picture HERE/voc/VOC2007/JPEGImages/test_0.jpg is missing: put it there or take it off the list {CHECK}",
+        f"{XML}its picture {PICTURE} is missing: put it there or take it off the list {CHECK}",
     ),
     voc(
         "a picture that is a pipe",
         replaced("JPEGImages/test_0.jpg", os.mkfifo),
-        f"HERE/voc/VOC2007/JPEGImages/test_0.jpg: not a picture that can be read (it is no file): {MEND}",
+        f"{PICTURE}: not a picture that can be read (it is no file): {MEND}",
     ),
     classes(
         "a class folder of no pictures",
