@@ -185,7 +185,8 @@ def _load(paths: Sequence[str]) -> list[tuple[StagedNetwork, WeightsMetadata]]:
     for path, (_, metadata) in zip(paths, networks, strict=True):
         if metadata.classes != classes:
             raise CheckpointError(
-                f"{path}: its {len(metadata.classes)} classes are not those of {paths[0]} ({len(classes)})"
+                f"{path}: its {len(metadata.classes)} classes are not those of {paths[0]} ({len(classes)}): "
+                "leave it out"
             )
     return networks
 

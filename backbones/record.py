@@ -28,7 +28,9 @@ def record_run(run: list[str], output: str) -> None:
     for folder in map(Path, run):
         record = _read(folder / "run.json", _parse_record)
         if record.get("status") != "finished":
-            raise RunFolderError(f"{folder}: its run is {record.get('status')}, not finished")
+            raise RunFolderError(
+                f"{folder}: its run is {record.get('status')}, not finished: wait for it, or go on with --resume"
+            )
         lines = _read(folder / "metrics.jsonl", _parse_lines)
         name = _config_name(record["command"]) or folder.name
         path = Path(output) / f"{name}-seed{record['seed']}.json"

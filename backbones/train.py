@@ -190,7 +190,9 @@ def _origin(config: PretrainConfig) -> tuple[dict[str, Tensor], WeightsMetadata]
     check_options(config.model.options, "model.options")
     state, metadata = load_weights(config.weights)
     if metadata.task != "classification":
-        raise CheckpointError(f"{config.weights}: holds a {metadata.task} network, not a classifier")
+        raise CheckpointError(
+            f"{config.weights}: holds a {metadata.task} network, not a classifier: name a run of pretrain.py"
+        )
     check_same_network(config.weights, metadata, config.model.name, config.model.options, "model")
     return state, metadata
 

@@ -91,7 +91,9 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, WeightsMetadata]:
     """
     state, metadata = load_weights(path)
     if metadata.task != "detection":
-        raise CheckpointError(f"{path}: holds a {metadata.task} network, not a detector")
+        raise CheckpointError(
+            f"{path}: holds a {metadata.task} network, not a detector: name a run of train_detector.py"
+        )
     if "part" in metadata.detector:
         raise CheckpointError(f"{path}: a step of alternating training, not a whole detector: name the run it is of")
     try:

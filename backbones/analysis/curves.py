@@ -12,6 +12,7 @@ from backbones.errors import DataError, RunFolderError
 from backbones.regular import read_regular_file
 from backbones.text import printable
 
+_ADVICE = "name run folders or recorded runs"
 _MOST_BYTES = 2**28  # of one file: a line is some 150 bytes
 
 
@@ -105,20 +106,20 @@ def _read(path: Path) -> str:
     try:
         return read_regular_file(path, largest=_MOST_BYTES).decode(errors="replace")
     except FileNotFoundError as error:
-        raise RunFolderError(f"{path}: no such file: name run folders or recorded runs") from error
+        raise RunFolderError(f"{path}: no such file: {_ADVICE}") from error
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be read ({error.strerror})") from error
+        raise RunFolderError(f"{path}: can't be read ({error.strerror}): {_ADVICE}") from error
     except DataError as error:
-        raise RunFolderError(f"{error}: name run folders or recorded runs") from error
+        raise RunFolderError(f"{error}: {_ADVICE}") from error
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path}: not readable as JSON ({error})") from error
+        raise RunFolderError(f"{path}: not readable as JSON ({error}): {_ADVICE}") from error
     if not isinstance(record, dict):
-        raise RunFolderError(f"{path}: not the record of a run")
+        raise RunFolderError(f"{path}: not the record of a run: {_ADVICE}")
     return record
 
 

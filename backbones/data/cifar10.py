@@ -17,6 +17,7 @@ _TRAIN, _TEST = [f"data_batch_{n}" for n in range(1, 6)], ["test_batch"]
 _FILES = {"train": _TRAIN, "train45k": _TRAIN, "val5k": _TRAIN, "test": _TEST}
 _OFFICIAL_MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)
 _SPLIT_SEED = 45_000  # never to be changed: it is what the 45k/5k split is
+_AGAIN = "unpack cifar-10-python.tar.gz anew"
 _MOST_BYTES = 2**28  # of one file: the official ones have 31 MB
 
 
@@ -45,13 +46,13 @@ def read_cifar10(root: str | Path, split: str, *, official: bool = False) -> Cla
     if official and foreign:
         raise DataError(
             f"{foreign[0]}: md5 {sums[foreign[0]]}, CIFAR-10's own has {_OFFICIAL_MD5[foreign[0].name]}: "
-            "unpack cifar-10-python.tar.gz anew, or leave out --data.official for a set of your own"
+            f"{_AGAIN}, or leave out --data.official for a set of your own"
         )
     parts = [_parse_batch(path, content) for path, content in contents.items()]
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     places = _places(split, len(labels))
     if not len(places):
-        raise DataError(f"{folder}: {len(labels)} pictures are too few for a split {split}")
+        raise DataError(f"{folder}: {len(labels)} pictures are too few for a split {split}: use train or test")
     pixels, labels = np.ascontiguousarray(pixels[places]), labels[places]
     digest = hashlib.md5("".join(sums.values()).encode(), usedforsecurity=False).hexdigest()
     return ClassificationDataset(
@@ -77,10 +78,12 @@ def _places(split: str, total: int) -> np.ndarray:
 def _read_file(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path}: has more than {_MOST_BYTES // 2**20} MiB, a batch of CIFAR-10 has 31 MB")
+            raise DataError(
+                f"{path}: has more than {_MOST_BYTES // 2**20} MiB, a batch of CIFAR-10 has 31 MB: {_AGAIN}"
+            )
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file: {_AGAIN}") from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
 
@@ -92,7 +95,7 @@ def _parse_batch(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         keys = (b"data", b"labels") if b"data" in batch else ("data", "labels")
         data, labels = (batch[key] for key in keys)
     except Exception as error:  # a damaged pickle fails in any way it likes
-        raise DataError(f"{path}: not a batch of CIFAR-10 ({' '.join(str(error).split())[:150]})") from error
+        raise DataError(f"{path}: not a batch of CIFAR-10 ({' '.join(str(error).split())[:150]}): {_AGAIN}") from error
     # A few bytes can name huge arrays and lists, so nothing is computed of them before their sizes are known.
     if (
         not isinstance(data, np.ndarray)
@@ -101,10 +104,12 @@ def _parse_batch(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         or data.shape[1] != 3072
         or not 0 < data.nbytes <= len(content)
     ):
-        raise DataError(f"{path}: not a batch of CIFAR-10 (no pictures of 3072 bytes each)")
+        raise DataError(f"{path}: not a batch of CIFAR-10 (no pictures of 3072 bytes each): {_AGAIN}")
     flat = isinstance(labels, list) or (isinstance(labels, np.ndarray) and labels.ndim == 1)
     if not flat or len(labels) != len(data) or not all(map(_is_label, labels)):
-        raise DataError(f"{path}: not a batch of CIFAR-10 (no label in 0..9 for each of {len(data)} pictures)")
+        raise DataError(
+            f"{path}: not a batch of CIFAR-10 (no label in 0..9 for each of {len(data)} pictures): {_AGAIN}"
+        )
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64)
 
 

@@ -41,7 +41,7 @@ def read_ground_truth(path: Path) -> dict[str, str]:
                 return _from_kit(path, file)
             content = file.read(_LARGEST + 1)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file: {_KIT}") from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error})") from error
     if len(content) > _LARGEST:
@@ -66,7 +66,9 @@ def _from_kit(path: Path, stream: Any) -> dict[str, str]:
     for place, text in enumerate(numbers, 1):
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
         if number not in synsets:
-            raise DataError(f"{path}: ILSVRC2012_validation_ground_truth.txt, line {place}: no class {text[:40]!r}")
+            raise DataError(
+                f"{path}: ILSVRC2012_validation_ground_truth.txt, line {place}: no class {text[:40]!r}: get it again"
+            )
         truth[PICTURE.format(place)] = synsets[number]
     return truth
 
@@ -81,7 +83,7 @@ def _read_synsets(source: str, content: bytes) -> dict[int, str]:
                 raise ValueError(f"an entry of synsets has ILSVRC2012_ID {number!r}, WNID {str(synset)[:40]!r}")
             synsets[int(number)] = synset
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{source}: {error}") from error
+        raise DataError(f"{source}: {error}: get it again") from error
     return synsets
 
 
@@ -89,7 +91,7 @@ def _from_lines(path: Path, content: bytes) -> dict[str, str]:
     lines = content.decode("utf-8-sig", "replace").rstrip().splitlines()
     start = 1 if lines and lines[0].lower().startswith("imageid") else 0
     if not lines[start:]:
-        raise DataError(f"{path}: is empty")
+        raise DataError(f"{path}: is empty: {_KIT}")
     truth: dict[str, str] = {}
     named = (match := _LINE.fullmatch(lines[start].strip())) is not None and match[1] is not None
     for number, line in enumerate(lines[start:], start + 1):
@@ -103,6 +105,6 @@ def _from_lines(path: Path, content: bytes) -> dict[str, str]:
             raise DataError(f"{path}, line {number}: {line.strip()[:60]!r} is not of the form {form}")
         picture = match[1] or PICTURE.format(number - start)
         if picture in truth:
-            raise DataError(f"{path}, line {number}: {picture} has a line already")
+            raise DataError(f"{path}, line {number}: {picture} has a line already: remove one")
         truth[picture] = match[2]
     return truth

@@ -86,13 +86,13 @@ def prepare_training(archive: Path, output: Path) -> PreparedSplit:
             seen: set[str] = set()
             for member in read_tar(inner):
                 if _matched(member, _TRAINING_PICTURE, inner) != synset:
-                    raise DataError(f"{inner.source}: holds {member.name}, a picture of another class")
+                    raise DataError(f"{inner.source}: holds {member.name}, a picture of another class: get it again")
                 if _base(member) in seen:
-                    raise DataError(f"{inner.source}: holds {_base(member)} twice")
+                    raise DataError(f"{inner.source}: holds {_base(member)} twice: get it again")
                 seen.add(_base(member))
                 folder.add(synset, member)
             if not seen:
-                raise DataError(f"{inner.source}: holds no pictures")
+                raise DataError(f"{inner.source}: holds no pictures: get it again")
         return folder.finish()
 
 
@@ -139,10 +139,10 @@ def _check_members(archive: Path, form: _Form) -> list[str]:
     with open_archive(archive) as tar:
         names = [_matched(member, form, tar) for member in read_tar(tar)]
     if not names:
-        raise DataError(f"{archive}: is empty")
+        raise DataError(f"{archive}: is empty: get it again")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{archive}: holds {name} {count} times")
+        raise DataError(f"{archive}: holds {name} {count} times: get it again")
     return names
 
 
@@ -165,7 +165,8 @@ class _SplitFolder:
         """Puts a picture there, unless it is there with the same content."""
         if not 0 < member.size <= LARGEST_PICTURE:
             raise DataError(
-                f"{member.data.source}: a picture can't be of {member.size:,} bytes: the archive is damaged"
+                f"{member.data.source}: a picture can't be of {member.size:,} bytes: the archive is "
+                "damaged: get it again"
             )
         if self._unpacking.put(f"{synset}/{_base(member)}", member.size, member.data):
             self._result.written += 1

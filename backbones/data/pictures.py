@@ -14,6 +14,9 @@ from backbones.errors import DataError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}  # of files that are taken for pictures
 MAX_PIXELS = 2**27  # a file of a few kB can decode to gigabytes
+MEND = "mend it or leave it out"  # what to do about a picture that can't be used
+MISSING = "no such picture: put it there or leave it out"
+_SMALLER = "make it smaller or leave it out"
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Image.Image:
@@ -46,11 +49,11 @@ def _open(path: str | Path) -> Image.Image:
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)  # a pipe would be waited for
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such picture") from error
+        raise DataError(f"{path}: {MISSING}") from error
     except OSError as error:
-        raise DataError(f"{path}: not a picture that can be read ({error})") from error
+        raise DataError(f"{path}: not a picture that can be read ({error}): {MEND}") from error
     if not is_file:
-        raise DataError(f"{path}: not a picture that can be read (it is no file)")
+        raise DataError(f"{path}: not a picture that can be read (it is no file): {MEND}")
     return _check_size(_identify(path, str(path)), str(path))
 
 
@@ -58,16 +61,18 @@ def _identify(source: str | Path | BytesIO, name: str) -> Image.Image:
     try:
         return Image.open(source, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: picture too large ({error})") from error
+        raise DataError(f"{name}: picture too large ({error}): {_SMALLER}") from error
     except Exception as error:
         reason = "of no known format" if isinstance(source, BytesIO) else error
-        raise DataError(f"{name}: not a picture that can be read ({reason})") from error
+        raise DataError(f"{name}: not a picture that can be read ({reason}): {MEND}") from error
 
 
 def _check_size(image: Image.Image, name: str) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise DataError(f"{name}: picture too large ({image.width}x{image.height}, at most {MAX_PIXELS} pixels)")
+        raise DataError(
+            f"{name}: picture too large ({image.width}x{image.height}, at most {MAX_PIXELS} pixels): {_SMALLER}"
+        )
     return image
 
 
@@ -82,4 +87,4 @@ def _decode(opened: Image.Image, name: str, *, upright: bool = False) -> Image.I
     except DataError:
         raise
     except Exception as error:  # decoders raise all kinds of errors on corrupt data
-        raise DataError(f"{name}: truncated or corrupt picture ({error})") from error
+        raise DataError(f"{name}: truncated or corrupt picture ({error}): {MEND}") from error

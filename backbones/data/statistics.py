@@ -22,6 +22,7 @@ from backbones.errors import DataError
 from backbones.progress import progress_bar
 
 _BATCH = 64
+_AGAIN = "make it anew with prepare_data.py statistics"
 _TEXTS = ("count", "shorter", "fingerprint")
 
 
@@ -147,14 +148,12 @@ def load_statistics(path: Path) -> PixelStatistics:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; make it with prepare_data.py statistics") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a file of statistics ({' '.join(str(error).split())[:150]})") from error
+        raise DataError(f"{path}: not a file of statistics ({' '.join(str(error).split())[:150]}); {_AGAIN}") from error
     size = statistics.mean_picture.shape[-1] if statistics.mean_picture.ndim == 3 else 0
     shapes = {"mean_picture": (3, size, size), "mean": (3,), "covariance": (3, 3)}
     shapes |= {"eigenvalues": (3,), "eigenvectors": (3, 3)}
     for name, shape in shapes.items():
         array = getattr(statistics, name)
         if array.shape != shape or not np.isfinite(array).all():
-            raise DataError(
-                f"{path}: {name} is not {shape} finite numbers; make it anew with prepare_data.py statistics"
-            )
+            raise DataError(f"{path}: {name} is not {shape} finite numbers; {_AGAIN}")
     return statistics

@@ -72,7 +72,7 @@ class Section:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> DataError:
-        return DataError(f"{self.source}: can't be read: it is cut off or damaged ({error})")
+        return DataError(f"{self.source}: can't be read: it is cut off or damaged ({error}): get it again")
 
 
 @dataclass
@@ -100,15 +100,15 @@ def read_tar(archive: Section) -> Iterator[TarMember]:
     while True:
         block = archive.read(_BLOCK)
         if len(block) < _BLOCK:
-            problem = "is not a tar archive" if first else "is cut off (a tar archive ends in zeros): get it again"
-            raise DataError(f"{archive.source}: {problem}")
+            problem = "is not a tar archive" if first else "is cut off (a tar archive ends in zeros)"
+            raise DataError(f"{archive.source}: {problem}: get it again")
         if block == bytes(_BLOCK):
             return
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            problem = "is not a tar archive" if first else "is damaged: get it again"
-            raise DataError(f"{archive.source}: {problem} ({error})") from error
+            problem = "is not a tar archive" if first else "is damaged"
+            raise DataError(f"{archive.source}: {problem} ({error}): get it again") from error
         first = False
         if not 0 <= header.size <= archive.left:
             raise DataError(
@@ -123,7 +123,8 @@ def read_tar(archive: Section) -> Iterator[TarMember]:
             yield TarMember(header.name, header.size, data)
         elif header.type != tarfile.DIRTYPE:
             raise DataError(
-                f"{archive.source}: {header.name!r} is neither a file nor a folder (a link, device or other)"
+                f"{archive.source}: {header.name!r} is neither a file nor a folder (a link, device or other): get it "
+                "again"
             )
         data.skip(data.left)
         archive.skip(padding)

@@ -73,7 +73,9 @@ class Unpacking:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
-            raise DataError(f"{self.folder}: another prepare_data.py is at work there") from error
+            raise DataError(
+                f"{self.folder}: another prepare_data.py is at work there: wait for it, or end it"
+            ) from error
         except OSError:  # a file system without locks
             pass
         self._bar = progress_bar(total=self._total, unit="B", scaled=True, description=self._description)

@@ -90,18 +90,20 @@ def open_zip(archive: Path) -> Iterator[list[ZipMember]]:
 
 def _check(info: zipfile.ZipInfo, seen: set[str], source: str) -> None:
     if not info.filename:
-        raise DataError(f"{source}: holds a file without a name: the archive is damaged")
+        raise DataError(f"{source}: holds a file without a name: the archive is damaged: get it again")
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise DataError(f"{source}: is neither a file nor a folder (a link, device or other)")
+        raise DataError(f"{source}: is neither a file nor a folder (a link, device or other): get the archive again")
     if info.flag_bits & 1:
-        raise DataError(f"{source}: is encrypted, as nothing in the official archives is")
+        raise DataError(f"{source}: is encrypted, as nothing in the official archives is: get the archive again")
     if info.compress_type not in _METHODS:
         raise DataError(f"{source}: is packed by a method that is not supported; pack it by deflate")
     if info.file_size > _MOST_TIMES * (info.compress_size + 1000):
-        raise DataError(f"{source}: would unpack to {info.file_size:,} bytes: the archive is damaged or hostile")
+        raise DataError(
+            f"{source}: would unpack to {info.file_size:,} bytes: the archive is damaged or hostile: get it again"
+        )
     if info.filename in seen:
-        raise DataError(f"{source}: is there twice")
+        raise DataError(f"{source}: is there twice: get the archive again")
     seen.add(info.filename)
 
 
@@ -112,10 +114,14 @@ def _check_together(file: zipfile.ZipFile, archive: Path) -> None:
     for info, end in zip(infos, ends, strict=False):
         name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
         if info.header_offset + _LOCAL_HEADER + len(name) + info.compress_size > end:
-            raise DataError(f"{archive}: {_printable(info)}: overlaps what follows: the archive is damaged or hostile")
+            raise DataError(
+                f"{archive}: {_printable(info)}: overlaps what follows: the archive is damaged or hostile: get it again"
+            )
     total = sum(info.file_size for info in infos)
     if total > _MOST_TIMES * archive.stat().st_size:
-        raise DataError(f"{archive}: would unpack to {total:,} bytes in all: the archive is damaged or hostile")
+        raise DataError(
+            f"{archive}: would unpack to {total:,} bytes in all: the archive is damaged or hostile: get it again"
+        )
 
 
 def _printable(info: zipfile.ZipInfo) -> str:

@@ -23,6 +23,7 @@ _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
 _LEGACY_SHAPE = (1, 2, 3, 4)
 _MOST_BLOBS = 16  # of a layer; networks of this project have 3
 _MOST_DIMENSIONS = 32  # as in Caffe
+_ANOTHER = "its weights are of another architecture"
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,18 @@ class CaffeNetwork:
         """
         blobs = self._layer(layer)
         if len(blobs) != len(shapes):
-            raise CheckpointError(f"{self.path}: layer {layer} has {len(blobs)} blobs, expected {len(shapes)}")
+            raise CheckpointError(
+                f"{self.path}: layer {layer} has {len(blobs)} blobs, expected {len(shapes)}: {_ANOTHER}"
+            )
         for i, (blob, shape) in enumerate(zip(blobs, shapes, strict=True)):
             if blob.shape[: -len(shape)].count(1) != blob.ndim - len(shape) or blob.shape[-len(shape) :] != shape:
                 raise CheckpointError(
-                    f"{self.path}: layer {layer}: blob {i} has shape {blob.shape}, expected {shape}: "
-                    "its weights are of another architecture"
+                    f"{self.path}: layer {layer}: blob {i} has shape {blob.shape}, expected {shape}: {_ANOTHER}"
                 )
             if not np.isfinite(blob).all():
-                raise CheckpointError(f"{self.path}: layer {layer} holds values that are not finite numbers")
+                raise CheckpointError(
+                    f"{self.path}: layer {layer} holds values that are not finite numbers: get it again"
+                )
         return [torch.from_numpy(np.array(blob)).reshape(shape) for blob, shape in zip(blobs, shapes, strict=True)]
 
     def outputs(self, layer: str, dimensions: int) -> int:
@@ -85,7 +89,7 @@ def read_network(path: Path) -> CaffeNetwork:
                 if blobs:
                     layers[name] = blobs
     except MessageError as error:
-        raise CheckpointError(f"{path}: not a .caffemodel, or a damaged one ({error})") from error
+        raise CheckpointError(f"{path}: not a .caffemodel, or a damaged one ({error}): get it again") from error
     if not layers:
         raise CheckpointError(f"{path}: holds no layers with weights; is it a .caffemodel?")
     return CaffeNetwork(path, layers)
@@ -100,7 +104,7 @@ def read_mean(path: Path) -> np.ndarray:
     try:
         picture = _parse_blob(_map(path))
     except MessageError as error:
-        raise CheckpointError(f"{path}: not a .binaryproto, or a damaged one ({error})") from error
+        raise CheckpointError(f"{path}: not a .binaryproto, or a damaged one ({error}): get it again") from error
     if picture.ndim == 4 and len(picture) == 1:
         picture = picture[0]
     if picture.ndim != 3 or len(picture) != 3 or not picture.size or not np.isfinite(picture).all():

@@ -14,6 +14,7 @@ from backbones.engine.pickle_limits import check_pickles
 from backbones.errors import CheckpointError
 from backbones.weights import load_state
 
+_SAVE = "get it again, or save the network's state_dict()"
 _WRAPPERS = ("state_dict", "model")  # akamaster's and many others; torchvision's own training script
 
 
@@ -32,10 +33,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{path}: holds no weights by name")
+        raise CheckpointError(f"{path}: holds no weights by name: {_SAVE}")
     for name, value in state.items():
         if not isinstance(name, str) or not _is_plain(value):
-            raise CheckpointError(f"{path}: {name!r} is no plain tensor")
+            raise CheckpointError(f"{path}: {name!r} is no plain tensor: {_SAVE}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
@@ -86,7 +87,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 raise CheckpointError(f"{path}: is a weights file of this project already; use it as it is")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({' '.join(str(error).split())}): get it again"
+        ) from error
 
 
 def _read_pickle(path: Path) -> Any:
@@ -102,7 +105,7 @@ def _read_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path}: can't be read ({error})") from error
     except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError
         raise CheckpointError(
-            f"{path}: not a checkpoint of plain tensors: damaged, of another format, or with code in it"
+            f"{path}: not a checkpoint of plain tensors: damaged, of another format, or with code in it: {_SAVE}"
         ) from error
 
 

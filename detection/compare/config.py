@@ -103,7 +103,7 @@ def check_comparison(config: ComparisonConfig) -> None:
 
 def _check_row(row: RowConfig, earlier: Sequence[str], config: ComparisonConfig) -> None:
     if row.name in earlier:
-        raise ConfigError(f"rows: there are two of the name {row.name!r}")
+        raise ConfigError(f"rows: there are two of the name {row.name!r}: rename one")
     if not row.models:
         raise ConfigError(f"row {row.name!r}: its models are missing: name one or more")
     for key in row.models:

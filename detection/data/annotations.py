@@ -1,6 +1,7 @@
 """The objects of a whole data set in flat arrays, and the data set made of them and their pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -161,7 +162,7 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
     if any((p.class_names, p.category_ids) != (first.class_names, first.category_ids) for p in parts):
         raise DataError("splits with different classes can't be joined")
     if len(set(image_ids)) != len(image_ids):
-        raise DataError(f"image {duplicate(image_ids)} is in two of the splits that are joined")
+        raise DataError(f"image {duplicate(image_ids)} is in two of the splits that are joined: name one of them")
     starts = np.cumsum([0] + [len(p) for p in parts])
     arrays = {
         name: np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "labels", "ignore", "areas")
@@ -180,6 +181,15 @@ def duplicate(values: Sequence[Any]) -> Any:
     """The first value that has occurred before; None if all are distinct."""
     seen: set[Any] = set()
     return next((v for v in values if v in seen or seen.add(v)), None)  # type: ignore[func-returns-value]
+
+
+@contextmanager
+def looked_through(layout: str) -> Iterator[None]:
+    """Errors of a set's content name the command that looks for all of them at once."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error} (check_data.py --name {layout} looks through all of the set)") from error
 
 
 class JudgedBoxes(NamedTuple):

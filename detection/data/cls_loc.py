@@ -21,6 +21,7 @@ from detection.data.ilsvrc import (
     read_image_list,
     read_xml_objects,
 )
+from detection.data.pictures import MISSING
 
 _WORDNET_ID = re.compile(r"n[0-9]+")
 
@@ -116,17 +117,19 @@ def _find_entries(folders: ClsLocFolders, split: str) -> tuple[list[XmlEntry], i
         places = [name.rpartition("/")[::2] for name, _ in read_image_list(folders.image_list)]
         listed = [identity for _, identity in places]
         if (twice := duplicate(listed)) is not None:
-            raise DataError(f"{folders.image_list}: picture '{twice}' is listed twice")
+            raise DataError(f"{folders.image_list}: picture '{twice}' is listed twice: list it once")
     wanted = None if listed is None else set(listed)
     xml_of = _files_by_stem(folders.annotations, {".xml"}, wanted)
     path_of = _files_by_stem(folders.pictures, ENDINGS, wanted)
     for identity in listed or []:
         if identity not in path_of:
-            raise DataError(f"{folders.pictures}: picture '{identity}' of {folders.image_list} is missing")
+            raise DataError(f"{folders.pictures}: picture '{identity}' of {folders.image_list} {MISSING}")
     for place, identity in places:
         there = os.path.dirname(path_of[identity])
         if place and there not in (str(folders.pictures), str(folders.pictures / place)):
-            raise DataError(f"{folders.image_list}: says that picture '{identity}' is in {place}, it is in {there}")
+            raise DataError(
+                f"{folders.image_list}: says that picture '{identity}' is in {place}, it is in {there}: mend the list"
+            )
     identities = sorted(path_of) if listed is None else listed
     annotated = [identity for identity in identities if identity in xml_of]
     if not identities:
@@ -136,7 +139,7 @@ def _find_entries(folders: ClsLocFolders, split: str) -> tuple[list[XmlEntry], i
     if len(annotated) < len(identities) and (listed is not None or split != "train"):
         first, *others = [identity for identity in identities if identity not in xml_of]
         more = f" ({len(others):,} more are missing)" if others else ""
-        raise DataError(f"{folders.annotations}: no {first}.xml, of picture {path_of[first]}{more}")
+        raise DataError(f"{folders.annotations}: no {first}.xml, of picture {path_of[first]}{more}: put it there")
     entries = [XmlEntry(identity, path_of[identity], xml_of[identity]) for identity in annotated]
     return entries, len(identities) - len(entries)
 
@@ -157,9 +160,11 @@ def _files_by_stem(folder: Path, endings: Collection[str], wanted: set[str] | No
                 continue
             path = os.path.join(place, name)
             if not name.isprintable():
-                raise DataError(f"{printable(path)}: its name is not UTF-8, or has characters that can't be printed")
+                raise DataError(
+                    f"{printable(path)}: its name is not UTF-8, or has characters that can't be printed: rename it"
+                )
             if found.setdefault(stem, path) != path:
-                raise DataError(f"{path}: {found[stem]} has the same name")
+                raise DataError(f"{path}: {found[stem]} has the same name: rename or remove one")
     return found
 
 
@@ -167,13 +172,15 @@ def _check_one_class(objects: XmlObjects) -> None:
     """Raises DataError where a picture has no object, or objects of two classes."""
     counts = np.bincount(objects.images, minlength=len(objects.entries))
     if not counts.all():
-        raise DataError(f"{objects.entries[int((counts == 0).argmax())].xml}: has no objects")
+        raise DataError(
+            f"{objects.entries[int((counts == 0).argmax())].xml}: has no objects: add one or leave the picture out"
+        )
     differs = (np.diff(objects.labels) != 0) & (np.diff(objects.images) == 0)
     if differs.any():
         row = int(differs.argmax())
         one, other = (objects.names[label] for label in objects.labels[row : row + 2])
         file = objects.entries[objects.images[row]].xml
-        raise DataError(f"{file}: has objects of two classes, '{one}' and '{other}'; a picture is of one")
+        raise DataError(f"{file}: has objects of two classes, '{one}' and '{other}'; a picture is of one: mend it")
 
 
 def _check_class_folders(objects: XmlObjects) -> None:
@@ -182,7 +189,10 @@ def _check_class_folders(objects: XmlObjects) -> None:
         name, path = objects.names[label], objects.entries[image].path
         place = os.path.basename(os.path.dirname(path))
         if place != name and _WORDNET_ID.fullmatch(place) and _WORDNET_ID.fullmatch(name):
-            raise DataError(f"{objects.entries[image].xml}: has objects of '{name}', but {path} is of '{place}'")
+            raise DataError(
+                f"{objects.entries[image].xml}: has objects of '{name}', but {path} is of '{place}': "
+                "mend it or move the picture"
+            )
 
 
 def _read_blacklist(folders: ClsLocFolders) -> set[str]:

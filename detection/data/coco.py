@@ -11,9 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from backbones.errors import DataError
-from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, concatenate, duplicate
+from detection.data.annotations import (
+    Annotations,
+    BadBoxes,
+    DetectionDataset,
+    check_boxes,
+    concatenate,
+    duplicate,
+    looked_through,
+)
 from detection.data.json_columns import Describe, column_of_ids, column_of_numbers, look_up, read_json, short
-from detection.data.pictures import PictureFiles
+from detection.data.pictures import MISSING, PictureFiles
 
 # Lists of pictures that lie in the folder of another split.
 PICTURE_FOLDERS = {
@@ -22,6 +30,7 @@ PICTURE_FOLDERS = {
     "test-dev2015": "test2015",
     "test-dev2017": "test2017",
 }
+_OTHER = "rename it, or name data of the model's classes"
 
 
 def read_coco_split(
@@ -45,7 +54,8 @@ def read_coco_split(
     parts = []
     for name in (n.strip() for n in split.split("+")):
         file, has_objects = _annotation_file(Path(root), name, need_annotations)
-        parts.append(read_coco(picture_folder(Path(root), name), file, class_names, bad_boxes, has_objects))
+        with looked_through("coco"):
+            parts.append(read_coco(picture_folder(Path(root), name), file, class_names, bad_boxes, has_objects))
     if len(parts) == 1:
         return parts[0]
     if len({part.annotated for part in parts}) > 1:
@@ -136,10 +146,12 @@ def read_coco(
     image_ids = _distinct(column_of_ids(images, "id", (int, str), image_at), "image id", file)
     sizes = column_of_numbers(images, ("height", "width"), image_at)
     if len({type(i) for i in image_ids}) > 1:
-        raise DataError(f"{file}: some image ids are numbers and some are strings")
+        raise DataError(f"{file}: some image ids are numbers and some are strings: write them alike")
     if len(sizes) and not (sizes.min() >= 1 and sizes.max() < 2**31):
         row = int((~((sizes >= 1) & (sizes < 2**31)).all(axis=1)).argmax())
-        raise DataError(f"{image_at(row)} has the size {sizes[row, 1]:g}x{sizes[row, 0]:g}")
+        raise DataError(
+            f"{image_at(row)} has the size {sizes[row, 1]:g}x{sizes[row, 0]:g}: give its width and height in pixels"
+        )
     load_image = _no_pictures if images_folder is None else _find_pictures(Path(images_folder), images, image_at)
     arrays, repaired, dropped = _read_objects(objects, image_ids, category_ids, sizes, bad_boxes, file)
     annotations = Annotations.from_objects(
@@ -157,16 +169,16 @@ def _read_categories(categories: list, class_names: Sequence[str] | None, file: 
     ids = _distinct(column_of_ids(categories, "id", (int,), category_at), "category id", file)
     names = _distinct(column_of_ids(categories, "name", (str,), category_at), "category name", file)
     if not ids:
-        raise DataError(f"{file}: no categories")
+        raise DataError(f"{file}: no categories: list the classes there")
     id_of = dict(sorted(zip(names, ids, strict=True), key=lambda item: item[1]))
     if class_names is None:
         class_names = list(id_of)
     for name in class_names:
         if name not in id_of:
-            raise DataError(f"{file}: no category is called '{name}', as a class of the model is")
+            raise DataError(f"{file}: no category is called '{name}', as a class of the model is: {_OTHER}")
     for name in id_of:
         if name not in class_names:
-            raise DataError(f"{file}: category '{name}' is not one of the model's classes")
+            raise DataError(f"{file}: category '{name}' is not one of the model's classes: {_OTHER}")
     return list(class_names), [id_of[name] for name in class_names]
 
 
@@ -202,9 +214,9 @@ def _find_pictures(folder: Path, images: list, image_at: Describe) -> PictureFil
     search, paths = PictureSearch(folder), []
     for row, name in enumerate(column_of_ids(images, "file_name", (str,), image_at)):
         if (path := search.path(name)) is None:
-            raise DataError(f"{image_at(row)}: file_name {short(name)} leads out of {folder}")
+            raise DataError(f"{image_at(row)}: file_name {short(name)} leads out of {folder}: name a file in it")
         if not search.is_there(path):
-            raise DataError(f"{image_at(row)}: its picture {path} is missing")
+            raise DataError(f"{image_at(row)}: its picture {path} {MISSING}")
         paths.append(str(path))
     return PictureFiles(paths)
 
@@ -244,15 +256,15 @@ def _no_pictures(index: int) -> torch.Tensor:
 
 def _list(data: dict, key: str, file: Path) -> list:
     if key not in data:
-        raise DataError(f"{file}: has no '{key}'")
+        raise DataError(f"{file}: has no '{key}': name a file of annotations")
     if not isinstance(data[key], list):
-        raise DataError(f"{file}: '{key}' is not a list")
+        raise DataError(f"{file}: '{key}' is not a list: name a file of annotations")
     return data[key]
 
 
 def _distinct(values: list, what: str, file: Path) -> list:
     if len(set(values)) != len(values):
-        raise DataError(f"{file}: {what} {duplicate(values)} occurs twice")
+        raise DataError(f"{file}: {what} {duplicate(values)} occurs twice: remove or change one")
     return values
 
 

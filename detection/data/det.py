@@ -68,11 +68,11 @@ def read_det(
         )
     entries = [entry for name, kind in lists for entry in _read_split(folder, name, kind, has_objects)]
     if (twice := duplicate([entry.identity for entry in entries])) is not None:
-        raise DataError(f"{root}: picture '{twice}' is listed twice in split '{split}'")
+        raise DataError(f"{root}: picture '{twice}' is listed twice in split '{split}': list it once")
     objects = read_xml_objects(entries, bad_boxes, f"boxes of {split}")
     names = objects.names if class_names is None else list(class_names)
     if not names:
-        raise DataError(f"{root}: no objects in split '{split}'")
+        raise DataError(f"{root}: no objects in split '{split}': name a split with objects")
     ignored = _find_ignored(folder, objects)
     return make_dataset(objects, names, bad_boxes, ignored, name=f"{root}: split '{split}'", annotated=has_objects)
 
@@ -110,7 +110,7 @@ def _positives(path: Path) -> list[str]:
     names = []
     for name, flag in read_image_list(path):
         if flag not in ("1", "0", "-1"):
-            raise DataError(f"{path}: after '{name}' stands '{flag[:40]}', not 1, 0 or -1")
+            raise DataError(f"{path}: after '{name}' stands '{flag[:40]}', not 1, 0 or -1: mend it")
         if flag == "1":
             names.append(name)
     return names

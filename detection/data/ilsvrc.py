@@ -19,7 +19,7 @@ from backbones.errors import DataError
 from backbones.progress import progress_bar
 from detection.data.annotations import FURTHEST, Annotations, BadBoxes, DetectionDataset, check_boxes
 from detection.data.pictures import PictureFiles
-from detection.data.voc import parse_xml, read_lines, read_object, read_size
+from detection.data.voc import EMPTY_LIST, OTHER_CLASSES, WRONG_LINE, parse_xml, read_lines, read_object, read_size
 
 _INCLUSIVE = np.array([0, 0, 1, 1])  # from inclusive corners to (x1, y1, x2, y2)
 _MANY = 20_000  # files that take long enough for a bar
@@ -70,7 +70,9 @@ class XmlObjects:
         if not labels.all():
             row = int((labels == 0).argmax())
             file, name = self.entries[self.images[row]].xml, self.names[self.labels[row]]
-            raise DataError(f"{file}: class '{name}' is not one of the {len(class_names)} that are known")
+            raise DataError(
+                f"{file}: class '{name}' is not one of the {len(class_names)} that are known: {OTHER_CLASSES}"
+            )
         return labels
 
 
@@ -101,7 +103,9 @@ def read_xml_objects(entries: Sequence[XmlEntry], bad_boxes: BadBoxes, descripti
                 found = read_object(element, xml)
                 xmin, ymin, xmax, ymax = found.corners
                 if max(map(abs, found.corners)) > FURTHEST:
-                    raise DataError(f"{xml}: a box of '{found.name}' reaches further than {FURTHEST:,.0f} pixels")
+                    raise DataError(
+                        f"{xml}: a box of '{found.name}' reaches further than {FURTHEST:,.0f} pixels: mend its numbers"
+                    )
                 images.append(image)
                 labels.append(place_of.setdefault(found.name, len(place_of)))
                 corners.extend((xmin * scale_x, ymin * scale_y, (xmax + 1) * scale_x, (ymax + 1) * scale_y))
@@ -210,10 +214,10 @@ def read_image_list(path: Path) -> list[tuple[str, str]]:
         name, _, rest = line.partition(" ")
         parts = name.split("/")
         if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts) or len(line) > 500:
-            raise DataError(f"{path}, line {number}: '{line[:80]}' does not name a picture")
+            raise DataError(f"{path}, line {number}: '{line[:80]}' does not name a picture: {WRONG_LINE}")
         listed.append((name, rest.strip()))
     if not listed:
-        raise DataError(f"{path}: lists no pictures")
+        raise DataError(f"{path}: {EMPTY_LIST}")
     return listed
 
 
@@ -233,5 +237,5 @@ def read_blacklist(folder: Path, task: str, is_entry: Callable[[list[str]], bool
     lines = [] if path is None else [line.split() for line in read_lines(path)]
     for number, words in enumerate(lines, 1):
         if words and not is_entry(words):
-            raise DataError(f"{path}, line {number}: '{' '.join(words)[:80]}' is not {description}")
+            raise DataError(f"{path}, line {number}: '{' '.join(words)[:80]}' is not {description}: {WRONG_LINE}")
     return [words for words in lines if words]

@@ -17,6 +17,7 @@ from backbones.errors import DataError
 from backbones.regular import read_regular_file
 
 Describe = Callable[[int], str]
+MEND = "mend it or get it again"  # a file that can't be parsed
 
 # "segmentation" with a polygon, several, or a run-length code. Quantifiers are possessive: no text makes it slow.
 _NUMBERS = rb"\[[-+0-9.eE,\s]*+\]"
@@ -34,15 +35,15 @@ def read_json(path: Path) -> Any:
     try:
         # Outlines are most of a COCO file, and nothing here needs them: without, it is parsed in a third of the time.
         # No string holds such text: in strings there is a backslash before each quote.
-        text, outlines = _OUTLINE.subn(b'"segmentation":null', read_regular_file(path))
+        text, outlines = _OUTLINE.subn(b'"segmentation":null', read_regular_file(path, advice="name a JSON file"))
         with without_collection():
             return _parse(text, path, whole=not outlines)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except RecursionError as error:
-        raise DataError(f"{path}: nested too deep to be read") from error
+        raise DataError(f"{path}: nested too deep to be read: {MEND}") from error
     except (OSError, ValueError) as error:  # ValueError: JSON, encoding, and numbers of thousands of digits
-        raise DataError(f"{path}: not a JSON file that can be read ({error})") from error
+        raise DataError(f"{path}: not a JSON file that can be read ({error}): {MEND}") from error
 
 
 def _parse(text: bytes, path: Path, *, whole: bool) -> Any:
@@ -83,7 +84,7 @@ def column_of_ids(entries: list, key: str, types: tuple[type, ...], describe: De
             wanted = " or ".join({int: "a whole number", str: "a string"}[t] for t in types)
             if type(value) is float and abs(value) >= 2**63:  # as what orjson takes a whole number of that size
                 wanted += " of at most 64 bits"
-            raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not {wanted}")
+            raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not {wanted}: mend it")
     return values
 
 
@@ -94,7 +95,9 @@ def look_up(entries: list, key: str, places: dict[Hashable, int], describe: Desc
         return np.array([places[v] for v in values], dtype=np.int64)
     except KeyError:
         row = next(r for r, v in enumerate(values) if v not in places)
-        raise DataError(f"{describe(row)}: {key} {short(values[row])} is not listed in the annotations") from None
+        raise DataError(
+            f"{describe(row)}: {key} {short(values[row])} is not listed in the annotations: mend it, or list it there"
+        ) from None
 
 
 def column_of_numbers(
@@ -141,19 +144,19 @@ def _refuse(entries: list, key: str, describe: Describe, length: int | None, def
         value = _value(entry, key, describe(row))
         numbers = value if length is not None else [value]
         if not isinstance(numbers, list) or (length is not None and len(numbers) != length):
-            raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not a list of {length} numbers")
+            raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not a list of {length} numbers: mend it")
         for number in numbers:
             number_is_int = type(number) in (int, bool)
             if not (abs(number) < 2**63 if number_is_int else type(number) is float and math.isfinite(number)):
-                raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not finite numbers")
-    raise DataError(f"{describe(0)}: '{key}' is not numbers everywhere")
+                raise DataError(f"{describe(row)}: '{key}' is {short(value)}, not finite numbers: mend it")
+    raise DataError(f"{describe(0)}: '{key}' is not numbers everywhere: mend it")
 
 
 def _value(entry: Any, key: str, description: str) -> Any:
     if not isinstance(entry, dict):
-        raise DataError(f"{description} is {short(entry)}, not an object")
+        raise DataError(f"{description} is {short(entry)}, not an object: mend or remove it")
     if key not in entry:
-        raise DataError(f"{description} has no '{key}'")
+        raise DataError(f"{description} has no '{key}': add it, or remove the entry")
     return entry[key]
 
 

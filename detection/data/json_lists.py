@@ -32,7 +32,7 @@ def read_json_list(path: Path) -> Iterator[list[Any]]:
         pass  # no file, not a list of (not too long) objects, NaN, no JSON: reading it whole decides, and says so
     everything = read_json(path)
     if not isinstance(everything, list):
-        raise DataError(f"{path}: not a JSON list of detections, as a COCO results file is")
+        raise DataError(f"{path}: not a JSON list of detections, as a COCO results file is: name such a file")
     yield everything[done:]
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from backbones.data import pictures
 from backbones.data.paths import PackedPaths
 
+MISSING = "is missing: put it there or take it off the list"  # of a picture that a list names
+
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """One picture file, (3, H, W) uint8 RGB; see `backbones.data.pictures.read_image`."""

@@ -14,6 +14,7 @@ _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9}), 4\), \} *\n",
     re.DOTALL,
 )
+_REMOVE = "remove it to have it made anew"
 _LONGEST_HEADER = 256  # bytes
 
 
@@ -32,7 +33,7 @@ class StoredProposals:
     def __init__(self, path: Path, count: int) -> None:
         self.path = path
         if len(self._open()) != count:
-            raise DataError(f"{path}: holds no proposals of {count} pictures: remove it to have it made anew")
+            raise DataError(f"{path}: holds no proposals of {count} pictures: {_REMOVE}")
 
     def __call__(self, index: int) -> Tensor:
         boxes = np.array(self._open()[index])  # read from the file anew: nothing is kept in memory
@@ -48,7 +49,7 @@ class StoredProposals:
             shape = (int(header[1]), int(header[2]), 4)
             return np.memmap(self.path, "<f4", "r", offset=header.end(), shape=shape)
         except (OSError, ValueError, OverflowError) as error:
-            raise DataError(f"{self.path}: not a file of proposals ({error})") from error
+            raise DataError(f"{self.path}: not a file of proposals ({error}): {_REMOVE}") from error
 
 
 def create_proposals(path: Path, count: int, most: int) -> None:

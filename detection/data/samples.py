@@ -90,6 +90,7 @@ def _load(dataset: DetectionDataset, index: int) -> Tensor:
     if tuple(image.shape[1:]) != tuple(annotations.sizes[index]):
         (height, width), said = image.shape[1:], annotations.sizes[index]
         raise DataError(
-            f"picture {annotations.image_ids[index]}: is {width}x{height}, its annotation says {said[1]}x{said[0]}"
+            f"picture {annotations.image_ids[index]}: is {width}x{height}, its annotation says {said[1]}x{said[0]}: "
+            "mend the annotation"
         )
     return image

@@ -14,8 +14,9 @@ from defusedxml import DefusedXmlException
 from backbones.data.pictures import ENDINGS, read_image_size
 from backbones.errors import DataError
 from backbones.regular import read_regular_file
-from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate
-from detection.data.pictures import PictureFiles
+from detection.data.annotations import Annotations, BadBoxes, DetectionDataset, check_boxes, duplicate, looked_through
+from detection.data.json_columns import MEND
+from detection.data.pictures import MISSING, PictureFiles
 from detection.data.roots import instead, voc_root_near
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -27,7 +28,9 @@ UNIONS = {
     "07++12": "VOC2007/trainval+VOC2007/test+VOC2012/trainval",
 }
 
-
+WRONG_LINE = "mend or remove the line"
+EMPTY_LIST = "lists no pictures: fill it or name another split"
+OTHER_CLASSES = "rename it, or name data of these classes"
 _LARGEST_XML = 2**24  # bytes
 _LONGEST_NAME = 240  # bytes: file systems allow 255, endings included
 
@@ -97,16 +100,19 @@ def read_voc(
     """
     lists = [_read_list(folder, name) for folder, name in voc_lists(Path(root), split)]
     annotated = need_annotations or any(entry.xml.exists() for entries in lists for entry in entries)
-    pictures = [_read_picture(entry, need_pictures, annotated) for entries in lists for entry in entries]
+    with looked_through("voc"):
+        pictures = [_read_picture(entry, need_pictures, annotated) for entries in lists for entry in entries]
     identities = [p.identity for p in pictures]
     if len(set(identities)) != len(identities):
-        raise DataError(f"{root}: picture '{duplicate(identities)}' is listed twice in split '{split}'")
+        raise DataError(f"{root}: picture '{duplicate(identities)}' is listed twice in split '{split}': list it once")
     if class_names is None and not annotated:
-        raise DataError(f"{root}: split '{split}' has no annotations, so its classes are not known")
+        raise DataError(
+            f"{root}: split '{split}' has no annotations, so its classes are not known: name a split with annotations"
+        )
     if class_names is None:
         class_names = sorted({o.name for p in pictures for o in p.objects})
         if not class_names:
-            raise DataError(f"{root}: no objects in split '{split}'")
+            raise DataError(f"{root}: no objects in split '{split}': name a split with objects")
     annotations, repaired, dropped = _flatten(pictures, list(class_names), bad_boxes)
     return DetectionDataset(annotations, PictureFiles([p.path for p in pictures]), repaired, dropped, annotated)
 
@@ -161,23 +167,26 @@ def _read_list(folder: Path, name: str) -> list[VocEntry]:
     identities = []
     for number, line in enumerate(read_lines(path), 1):
         if line and not is_name(line):
-            raise DataError(f"{path}, line {number}: '{line}' is not the name of a picture")
+            raise DataError(f"{path}, line {number}: '{line}' is not the name of a picture: {WRONG_LINE}")
         if line:
             identities.append(line)
     if not identities:
-        raise DataError(f"{path}: lists no pictures")
+        raise DataError(f"{path}: {EMPTY_LIST}")
     return find_entries(folder, identities)
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a list of pictures, stripped. Raises DataError if there is none that can be read."""
     try:
-        return [line.strip() for line in read_regular_file(path).decode("utf-8-sig").splitlines()]
+        content = read_regular_file(path, advice="put a list of pictures there")
+        return [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except FileNotFoundError as error:
         names = sorted(f.stem for f in path.parent.glob("*.txt"))
         raise DataError(f"{path}: no such split; there are: {', '.join(names) or 'none'}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: can't be read ({error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not in UTF-8 ({error.reason}): save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
 
 
 def is_name(line: str) -> bool:
@@ -204,7 +213,7 @@ def find_entries(folder: Path, identities: Sequence[str]) -> list[VocEntry]:
 def _read_picture(entry: VocEntry, need_pictures: bool, annotated: bool) -> _Picture:
     identity, xml, path, is_there = entry
     if need_pictures and not is_there:
-        raise DataError(f"{xml}: its picture {path} is missing")
+        raise DataError(f"{xml}: its picture {path} {MISSING}")
     if not annotated:
         return _Picture(identity, xml, path, read_image_size(path), [])
     root = parse_xml(xml, path)
@@ -216,13 +225,15 @@ def _read_picture(entry: VocEntry, need_pictures: bool, annotated: bool) -> _Pic
 def parse_xml(xml: Path, path: str) -> Element:
     """The annotation of the picture `path`. Raises DataError if there is none that can be read."""
     try:
-        return defusedxml.ElementTree.fromstring(read_regular_file(xml, largest=_LARGEST_XML))
+        return defusedxml.ElementTree.fromstring(read_regular_file(xml, largest=_LARGEST_XML, advice=MEND))
     except FileNotFoundError as error:
-        raise DataError(f"{xml}: no such annotation file (of picture {path})") from error
+        raise DataError(
+            f"{xml}: no such annotation file (of picture {path}): put it there or take the picture off the list"
+        ) from error
     except DefusedXmlException as error:
         raise DataError(f"{xml}: has a DOCTYPE with entities, as no annotation needs: remove it") from error
     except (ParseError, ValueError, LookupError, OSError, RecursionError) as error:
-        raise DataError(f"{xml}: not an XML file that can be read ({type(error).__name__}: {error})") from error
+        raise DataError(f"{xml}: not an XML file that can be read ({type(error).__name__}: {error}): {MEND}") from error
 
 
 def read_size(root: Element, xml: Path) -> tuple[int, int] | None:
@@ -230,7 +241,7 @@ def read_size(root: Element, xml: Path) -> tuple[int, int] | None:
     height = _number(root, "size/height", xml, default="0")
     width = _number(root, "size/width", xml, default="0")
     if max(height, width) >= 2**31:
-        raise DataError(f"{xml}: a picture of {width:g}x{height:g} pixels can't be")
+        raise DataError(f"{xml}: a picture of {width:g}x{height:g} pixels can't be: mend its size")
     return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
 
 
@@ -238,10 +249,10 @@ def read_object(element: Element, xml: Path) -> VocObject:
     """One object of an annotation. Raises DataError if something of it is missing or wrong."""
     name = (element.findtext("name") or "").strip()
     if not name:
-        raise DataError(f"{xml}: an object without a name")
+        raise DataError(f"{xml}: an object without a name: name or remove it")
     difficult = _number(element, "difficult", xml, default="0")
     if difficult not in (0, 1):
-        raise DataError(f"{xml}: object '{name}': difficult is {difficult:g}, neither 0 nor 1")
+        raise DataError(f"{xml}: object '{name}': difficult is {difficult:g}, neither 0 nor 1: mend it")
     xmin, ymin, xmax, ymax = (_number(element, f"bndbox/{corner}", xml) for corner in CORNERS)
     return VocObject(name, (xmin, ymin, xmax, ymax), bool(difficult))
 
@@ -254,7 +265,7 @@ def _number(element: Element, path: str, xml: Path, default: str | None = None) 
         value = np.nan
     if not np.isfinite(value):
         problem = "is missing" if text is None else f"is '{text.strip()[:40]}', not a number"
-        raise DataError(f"{xml}: <{path}> of <{element.tag}> {problem}")
+        raise DataError(f"{xml}: <{path}> of <{element.tag}> {problem}: mend it")
     return value
 
 
@@ -266,7 +277,7 @@ def _flatten(pictures: list[_Picture], class_names: list[str], bad_boxes: BadBox
     for owner, item in zip(owners, objects, strict=True):
         if item.name not in label_of:
             known = f"the detector's classes ({', '.join(class_names)})"
-            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {known}")
+            raise DataError(f"{pictures[owner].xml}: class '{item.name}' is not one of {known}: {OTHER_CLASSES}")
 
     def describe(row: int) -> str:
         corners = ", ".join(f"{c:g}" for c in objects[row].corners)

@@ -25,6 +25,7 @@ from detection.structures import Detections
 
 COCO_FILE = "detections.json"
 ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])  # from (x1, y1, x2, y2) to VOC's inclusive corners that count from one
+_MEND = "mend it or leave the detection out"
 _ROUNDING = 1e-9  # pixels: adding 1 to a coordinate may lose its last digits
 
 
@@ -92,11 +93,13 @@ def _coco_columns(
     negative = (boxes[:, 2:] < 0).any(axis=1)
     if negative.any():
         row = int(negative.argmax())
-        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size")
+        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} has a negative size: {_MEND}")
     far = (np.abs(boxes) > FURTHEST).any(axis=1)
     if far.any():
         row = int(far.argmax())
-        raise DataError(f"{entry_at(row)}: box {entries[row]['bbox']} reaches further than {FURTHEST:,.0f} pixels")
+        raise DataError(
+            f"{entry_at(row)}: box {entries[row]['bbox']} reaches further than {FURTHEST:,.0f} pixels: {_MEND}"
+        )
     boxes[:, 2:] += boxes[:, :2]
     return owners, boxes, scores, classes
 
@@ -220,7 +223,7 @@ def other_voc_results(folder: str | Path, split_name: str, annotations: Annotati
 def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[int]]:
     """Of each detection: the id of the picture; score, xmin, ymin, xmax, ymax; the number of its line."""
     try:
-        lines = read_regular_file(path).decode("utf-8").splitlines()
+        lines = read_regular_file(path, advice="put the detections of its class there").decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
     names, rows, numbers = [], [], []
@@ -230,18 +233,20 @@ def _read_class(path: Path) -> tuple[list[str], list[tuple[float, ...]], list[in
             continue
         place = f"{path}, line {number}"
         if len(words) != 6:
-            raise DataError(f"{place}: {len(words)} columns, not the 6 of '<image id> <score> <box>'")
+            raise DataError(f"{place}: {len(words)} columns, not the 6 of '<image id> <score> <box>': {_MEND}")
         try:
             row = tuple(float(w) for w in words[1:])
         except ValueError:
             row = (math.nan,)
         if not all(map(math.isfinite, row)):
-            raise DataError(f"{place}: '{line.strip()[:80]}' has something that is not a finite number")
+            raise DataError(f"{place}: '{line.strip()[:80]}' has something that is not a finite number: {_MEND}")
         _, xmin, ymin, xmax, ymax = row
         if min(xmax - xmin, ymax - ymin) + 1 < -_ROUNDING:  # corners are inclusive
-            raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size")
+            raise DataError(f"{place}: the box ({', '.join(words[2:])}) has a negative size: {_MEND}")
         if max(map(abs, row[1:])) > FURTHEST:
-            raise DataError(f"{place}: the box ({', '.join(words[2:])}) reaches further than {FURTHEST:,.0f} pixels")
+            raise DataError(
+                f"{place}: the box ({', '.join(words[2:])}) reaches further than {FURTHEST:,.0f} pixels: {_MEND}"
+            )
         names.append(words[0])
         rows.append(row)
         numbers.append(number)

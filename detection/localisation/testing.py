@@ -203,7 +203,10 @@ def show(dataset: DetectionDataset, index: int, showing: Showing) -> Shown:
     picture = dataset.load_image(index)
     height, width = dataset.annotations.sizes[index]
     if tuple(picture.shape[1:]) != (height, width):
-        raise DataError(f"{name}: is {picture.shape[2]}x{picture.shape[1]}, its annotation says {width}x{height}")
+        raise DataError(
+            f"{name}: is {picture.shape[2]}x{picture.shape[1]}, its annotation says {width}x{height}: "
+            "mend the annotation"
+        )
     try:
         return Shown(index, picture, showing.views(picture))
     except DataError as error:

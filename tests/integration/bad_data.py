@@ -132,106 +132,138 @@ def member(name: str, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
 
 ONE = "1 of 1 pictures could not be read: HERE/"
 XML = "HERE/voc/VOC2007/Annotations/test_0.xml: "
+PICTURE = "HERE/voc/VOC2007/JPEGImages/test_0.jpg"
 LIST = "HERE/voc/VOC2007/ImageSets/Main/test.txt"
 ENTITIES = "has a DOCTYPE with entities, as no annotation needs: remove it"
+MEND = "mend it or leave it out"
+AGAIN = "mend it or get it again"
+CHECK = "(check_data.py --name voc looks through all of the set)"
 BATCH = "HERE/cifar-10-batches-py/data_batch_1: "
 
 KINDS = [
     detect(
         "a PNG of 60,000 x 60,000",
         lambda p: p.write("x.png", png(60_000, 60_000)),
-        f"{ONE}x.png: picture too large (...)",
+        f"{ONE}x.png: picture too large (...): make it smaller or leave it out",
     ),
     detect(
-        "a PNG of no pixels", lambda p: p.write("x.png", png(0, 0)), f"{ONE}x.png: not a picture that can be read (...)"
+        "a PNG of no pixels",
+        lambda p: p.write("x.png", png(0, 0)),
+        f"{ONE}x.png: not a picture that can be read (...): {MEND}",
     ),
     detect(
         "a web page named .jpg",
         lambda p: p.write("x.jpg", "<html>"),
-        f"{ONE}x.jpg: not a picture that can be read (...)",
+        f"{ONE}x.jpg: not a picture that can be read (...): {MEND}",
     ),
-    detect("an empty picture", lambda p: p.write("x.jpg", ""), f"{ONE}x.jpg: not a picture that can be read (...)"),
     detect(
-        "a drawing in SVG", lambda p: p.write("x.png", "<svg/>"), f"{ONE}x.png: not a picture that can be read (...)"
+        "an empty picture", lambda p: p.write("x.jpg", ""), f"{ONE}x.jpg: not a picture that can be read (...): {MEND}"
+    ),
+    detect(
+        "a drawing in SVG",
+        lambda p: p.write("x.png", "<svg/>"),
+        f"{ONE}x.png: not a picture that can be read (...): {MEND}",
     ),
     detect("a device as the picture", lambda _: "/dev/zero", "/dev/zero: no such file or folder"),
     detect(
         "a folder without pictures", lambda p: p.here, "HERE: holds no pictures (...); those in folders ... --recursive"
     ),
-    voc("a billion laughs", xml(BILLION_LAUGHS), XML + ENTITIES),
-    voc("an external entity", xml(EXTERNAL), XML + ENTITIES),
+    voc("a billion laughs", xml(BILLION_LAUGHS), f"{XML}{ENTITIES} {CHECK}"),
+    voc("an external entity", xml(EXTERNAL), f"{XML}{ENTITIES} {CHECK}"),
     voc(
         "an unknown encoding",
         xml('<?xml version="1.0" encoding="klingon"?><a/>'),
-        f"{XML}not an XML file that can be read (LookupError: ...)",
+        f"{XML}not an XML file that can be read (LookupError: ...): {AGAIN} {CHECK}",
     ),
-    voc("an XML file cut off", xml("<annotation><object>"), f"{XML}not an XML file that can be read (ParseError: ...)"),
+    voc(
+        "an XML file cut off",
+        xml("<annotation><object>"),
+        f"{XML}not an XML file that can be read (ParseError: ...): {AGAIN} {CHECK}",
+    ),
     voc(
         "a terminal's codes in XML",
         xml("<annotation>\x1b[31m</annotation>"),
-        f"{XML}not an XML file that can be read (ParseError: ...)",
+        f"{XML}not an XML file that can be read (ParseError: ...): {AGAIN} {CHECK}",
     ),
     voc(
         "a corner that is not a number",
         xml(object_of("<xmin>nan</xmin>")),
-        f"{XML}<bndbox/xmin> of <object> is 'nan', not a number",
+        f"{XML}<bndbox/xmin> of <object> is 'nan', not a number: mend it {CHECK}",
     ),
     voc(
         "a corner at infinity",
         xml(object_of("<xmin>1e999</xmin>")),
-        f"{XML}<bndbox/xmin> of <object> is '1e999', not a number",
+        f"{XML}<bndbox/xmin> of <object> is '1e999', not a number: mend it {CHECK}",
     ),
-    voc("an object without a name", xml(object_of("", " ")), f"{XML}an object without a name"),
+    voc(
+        "an object without a name", xml(object_of("", " ")), f"{XML}an object without a name: name or remove it {CHECK}"
+    ),
     voc(
         "a picture of 1e12 pixels",
         xml("<annotation><size><width>1e12</width><height>1</height></size></annotation>"),
-        f"{XML}a picture of 1e+12x1 pixels can't be",
+        f"{XML}a picture of 1e+12x1 pixels can't be: mend its size {CHECK}",
     ),
     voc(
         "a class with a terminal's codes",
         xml(object_of("<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>", "\x9b31m")),
-        f"{XML}class '\\x9b31m' is not one of the detector's classes (...)",
+        f"{XML}class '\\x9b31m' is not one of the detector's classes (...): rename it, or name data of these classes",
     ),
-    voc("an annotation that is a pipe", replaced("Annotations/test_0.xml", os.mkfifo), f"{XML}is no file"),
+    voc(
+        "an annotation that is a pipe",
+        replaced("Annotations/test_0.xml", os.mkfifo),
+        f"{XML}is no file: {AGAIN} {CHECK}",
+    ),
     voc(
         "an annotation without end",
         replaced("Annotations/test_0.xml", lambda path: path.symlink_to("/dev/zero")),
-        f"{XML}is no file",
+        f"{XML}is no file: {AGAIN} {CHECK}",
     ),
-    voc("an annotation of 17 MB", xml(" " * (2**24 + 1)), f"{XML}larger than 16,777,216 bytes, as no such file is"),
+    voc(
+        "an annotation of 17 MB",
+        xml(" " * (2**24 + 1)),
+        f"{XML}larger than 16,777,216 bytes, as no such file is: {AGAIN} {CHECK}",
+    ),
     voc(
         "a list that leads elsewhere",
         listed("../../secret\n"),
-        f"{LIST}, line 1: '../../secret' is not the name of a picture",
+        f"{LIST}, line 1: '../../secret' is not the name of a picture: mend or remove the line",
     ),
-    voc("a list with zero bytes", listed("test_0\na\0b\n"), f"{LIST}, line 2: 'a\\x00b' is not the name of a picture"),
+    voc(
+        "a list with zero bytes",
+        listed("test_0\na\0b\n"),
+        f"{LIST}, line 2: 'a\\x00b' is not the name of a picture: mend or remove the line",
+    ),
     voc(
         "a list with a second column",
         listed("test_0 -1\n"),
-        f"{LIST}, line 1: 'test_0 -1' is not the name of a picture",
+        f"{LIST}, line 1: 'test_0 -1' is not the name of a picture: mend or remove the line",
     ),
-    voc("a list in Latin-1", listed(b"caf\xe9\n"), f"{LIST}: can't be read (...)"),
-    voc("a list of nothing", listed("\n \n"), f"{LIST}: lists no pictures"),
+    voc("a list in Latin-1", listed(b"caf\xe9\n"), f"{LIST}: is not in UTF-8 (...): save it as UTF-8"),
+    voc("a list of nothing", listed("\n \n"), f"{LIST}: lists no pictures: fill it or name another split"),
     voc(
         "a picture listed twice",
         listed("test_0\ntest_0\n"),
-        "HERE/voc: picture 'test_0' is listed twice in split 'test'",
+        "HERE/voc: picture 'test_0' is listed twice in split 'test': list it once",
     ),
-    voc("a list that is a pipe", replaced("ImageSets/Main/test.txt", os.mkfifo), f"{LIST}: is no file"),
+    voc(
+        "a list that is a pipe",
+        replaced("ImageSets/Main/test.txt", os.mkfifo),
+        f"{LIST}: is no file: put a list of pictures there",
+    ),
     voc(
         "a picture that is gone",
         lambda year: (year / "JPEGImages/test_0.jpg").unlink(),
-        f"{XML}its picture HERE/voc/VOC2007/JPEGImages/test_0.jpg is missing",
+        f"{XML}its picture {PICTURE} is missing: put it there or take it off the list {CHECK}",
     ),
     voc(
         "a picture that is a pipe",
         replaced("JPEGImages/test_0.jpg", os.mkfifo),
-        "HERE/voc/VOC2007/JPEGImages/test_0.jpg: not a picture that can be read (it is no file)",
+        f"{PICTURE}: not a picture that can be read (it is no file): {MEND}",
     ),
     classes(
         "a class folder of no pictures",
         lambda root: shutil.rmtree(root / "train/a") or (root / "train/a").mkdir(),
-        "HERE/set/train/a: holds no pictures (...)",
+        "HERE/set/train/a: holds no pictures (...): put some there or remove it",
     ),
     classes(
         "class folders one level deeper",
@@ -241,37 +273,37 @@ KINDS = [
     classes(
         "a picture that is a folder",
         lambda root: (root / "train/a/2.png").mkdir(),
-        "HERE/set/train/a/2.png: is no file",
+        f"HERE/set/train/a/2.png: is no file: {MEND}",
     ),
     classes(
         "a picture linked to itself",
         lambda root: (root / "val/a/2.png").symlink_to("2.png"),
-        "HERE/set/val/a/2.png: can't be read (Too many levels of symbolic links)",
+        f"HERE/set/val/a/2.png: can't be read (Too many levels of symbolic links): {MEND}",
     ),
     classes(
         "a picture linked to nothing",
         lambda root: (root / "val/a/2.png").symlink_to("/nowhere"),
-        "HERE/set/val/a/2.png: no such picture",
+        "HERE/set/val/a/2.png: no such picture: put it there or leave it out",
     ),
     classes(
         "a picture without end",
         lambda root: (root / "val/a/2.png").symlink_to("/dev/zero"),
-        "HERE/set/val/a/2.png: is no file",
+        f"HERE/set/val/a/2.png: is no file: {MEND}",
     ),
     classes(
         "a corrupt picture with a terminal's codes in its name",
         lambda root: (root / "val/a/\x1b[31m.png").write_text("x"),
-        "HERE/set/val/a/\\x1b[31m.png: not a picture that can be read (of no known format)",
+        f"HERE/set/val/a/\\x1b[31m.png: not a picture that can be read (of no known format): {MEND}",
     ),
     classes(
         "a corrupt picture whose name is not UTF-8",
         lambda root: Path(os.fsdecode(os.fsencode(root) + b"/val/a/\xe9.png")).write_text("x"),
-        "HERE/set/val/a/\\udce9.png: not a picture that can be read (of no known format)",
+        f"HERE/set/val/a/\\udce9.png: not a picture that can be read (of no known format): {MEND}",
     ),
     classes(
         "the Mac's hidden copy of a picture",
         lambda root: (root / "val/a/._1.png").write_bytes(b"\0\5\26\7"),
-        "HERE/set/val/a/._1.png: not a picture that can be read (of no known format)",
+        f"HERE/set/val/a/._1.png: not a picture that can be read (of no known format): {MEND}",
     ),
     classes(
         "a file for a split",

@@ -211,7 +211,7 @@ KINDS = [
         "a classifier for a detector",
         "detect",
         lambda p: ["--model", p.shared / "run", "--images", p.picture("a.png"), "--output", p.here / "out"],
-        "SHARED/run: holds a classification network, not a detector",
+        "SHARED/run: holds a classification network, not a detector: name a run of train_detector.py",
     ),
     Kind(
         "a detector for a localiser",
@@ -241,7 +241,12 @@ KINDS = [
         file="metrics.jsonl",
         content=DEEP,
     ),
-    record("a record that is a list", "plot_curves", f"{RECORD}not the record of a run", content=[]),
+    record(
+        "a record that is a list",
+        "plot_curves",
+        f"{RECORD}not the record of a run: name run folders or recorded runs",
+        content=[],
+    ),
     record(
         "a record without a seed",
         "record_run",
@@ -251,7 +256,7 @@ KINDS = [
     record(
         "a state with a terminal's codes",
         "record_run",
-        "HERE/run: its run is \\x1b[31mdone, not finished",
+        "HERE/run: its run is \\x1b[31mdone, not finished: wait for it, or go on with --resume",
         content=lambda r: r | {"status": "\x1b[31mdone"},
     ),
     record("a record in Latin-1", "record_run", f"{RECORD}can't be read (...)...", content=b'{"command": "\xe9"}'),
@@ -289,7 +294,7 @@ KINDS = [
     imported(
         "a text for a Caffe file",
         b"layer { name: 'conv1' }",
-        "HERE/w.pth: not a .caffemodel, or a damaged one (...)",
+        "HERE/w.pth: not a .caffemodel, or a damaged one (...): get it again",
         "caffe",
     ),
     imported("a folder for a checkpoint", lambda p: p.here, "HERE: no such file"),

@@ -118,7 +118,7 @@ def test_a_pipe_is_not_read(voc: Path) -> None:
         read_voc(voc, "trainval", need_pictures=False)
     (voc / "VOC2007/ImageSets/Main/test.txt").unlink()
     os.mkfifo(voc / "VOC2007/ImageSets/Main/test.txt")
-    assert found(check("voc", voc, "test")) == {"missing_split": ["test.txt: is no file"]}
+    assert found(check("voc", voc, "test")) == {"missing_split": ["test.txt: is no file: put a list of pictures there"]}
     with pytest.raises(DataError, match=r"test\.txt: is no file"):
         read_voc(voc, "test")
 

@@ -85,10 +85,14 @@ class ShardCache:
                 copy_file(place, partial)
                 found = partial.stat().st_size
             if found != size:
-                raise DataError(f"{place}: has {found:,} bytes, the index says {size:,}: it is cut off or another's")
+                raise DataError(
+                    f"{place}: has {found:,} bytes, the index says {size:,}: it is cut off or another's: copy it anew"
+                )
             with partial.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    raise DataError(f"{place}: is damaged: its content is not what the index says (SHA-256)")
+                    raise DataError(
+                        f"{place}: is damaged: its content is not what the index says (SHA-256): copy it anew"
+                    )
                 os.fsync(file.fileno())
         except BaseException:
             partial.unlink(missing_ok=True)

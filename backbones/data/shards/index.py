@@ -19,6 +19,7 @@ from backbones.errors import DataError
 
 INDEX = "index.safetensors"
 LARGEST_INDEX = 2**36  # bytes
+_AGAIN = "make the shards anew with prepare_data.py shards"
 _LARGEST_SHARD = 2**50
 _BLOCK = 512  # bytes of a header in a tar file, which comes before each picture
 
@@ -109,9 +110,9 @@ def parse_index(content: bytes, source: str) -> ShardIndex:
         class_names = json.loads(header["__metadata__"]["class_names"])
         arrays = {name: arrays[name] for name in _DTYPES}
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{source}: not an index of shards ({' '.join(str(error).split())[:150]})") from error
+        raise DataError(f"{source}: not an index of shards ({' '.join(str(error).split())[:150]}); {_AGAIN}") from error
     if problem := _problem(class_names, arrays):
-        raise DataError(f"{source}: {problem}; make the shards anew with prepare_data.py shards")
+        raise DataError(f"{source}: {problem}; {_AGAIN}")
     return ShardIndex(class_names, **arrays)
 
 

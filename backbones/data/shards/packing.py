@@ -200,7 +200,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _read(plan: _Plan, picture: int) -> bytes:
     path = plan.files[picture]
     try:
-        data = read_regular_file(path, largest=LARGEST_PICTURE)
+        data = read_regular_file(path, largest=LARGEST_PICTURE, advice="mend or move it")
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
     if len(data) != plan.lengths[picture]:

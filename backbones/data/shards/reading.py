@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from backbones.data.datasets import ClassificationDataset
+from backbones.data.folder import unknown_class
 from backbones.data.pictures import decode_image
 from backbones.data.shards.cache import ShardCache
 from backbones.data.shards.index import INDEX, LARGEST_INDEX, ShardIndex, parse_index, shard_name
@@ -82,7 +83,9 @@ class Shards:
         except OSError as error:
             raise DataError(f"{place}: can't be read ({error.strerror})") from error
         if (found := os.fstat(opened.descriptor).st_size) != size:
-            raise DataError(f"{place}: has {found:,} bytes, the index says {size:,}: it is cut off or another's")
+            raise DataError(
+                f"{place}: has {found:,} bytes, the index says {size:,}: it is cut off or another's: copy it anew"
+            )
         return opened
 
 
@@ -118,7 +121,7 @@ def read_shards(
     index = read_index(root, split)
     names = index.class_names if class_names is None else class_names
     if unknown := sorted(set(index.class_names) - set(names)):
-        raise DataError(f"{join(root, split)}: class {unknown[0]!r} is not one of the network's {len(names)} classes")
+        raise unknown_class(join(root, split), unknown[0], names)
     place_of = {name: label for label, name in enumerate(names)}
     labels = np.array([place_of[name] for name in index.class_names])[index.labels]
     shards = Shards(join(root, split), index, cache)

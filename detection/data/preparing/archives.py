@@ -75,7 +75,7 @@ class Contents:
         """
         largest = LARGEST_PICTURE if Path(place).suffix.lower() in ENDINGS else largest
         if not 0 < size <= largest:
-            raise DataError(f"{source}: can't be of {size:,} bytes: the archive is damaged")
+            raise DataError(f"{source}: can't be of {size:,} bytes: the archive is damaged: get it again")
         if self.files.setdefault(place, size) != size:
             raise DataError(f"{source}: is there twice, with {size:,} and with {self.files[place]:,} bytes")
 
@@ -84,5 +84,5 @@ def _harmless(name: str, archive: Path) -> str:
     """The name without a leading "./". Raises DataError if it leads out of the folder, or no such name can be meant."""
     plain = name.removeprefix("./")
     if not plain.isprintable() or "\\" in plain or any(part in ("", ".", "..") for part in plain.split("/")):
-        raise DataError(f"{archive}: holds {name[:100]!r}, which names no file below a folder")
+        raise DataError(f"{archive}: holds {name[:100]!r}, which names no file below a folder: get it again")
     return plain
