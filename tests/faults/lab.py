@@ -71,14 +71,17 @@ class Lab:
     def undisturbed(self, workload: Workload) -> Path:
         """The folder of the undisturbed run, which is made where it is missing.
 
-        It writes a checkpoint after each step and keeps them all, to compare whatever a hurt run has left with.
+        It keeps all checkpoints, to compare whatever a hurt run has left with: of each step, unless lines of the curve
+        are averages over several, which more checkpoints would cut.
         """
         output = self.folder / "undisturbed" / workload.name.replace(" ", "_")
         if read_record(output).get("status") != "finished":
             output.parent.mkdir(exist_ok=True)
             shutil.rmtree(output, ignore_errors=True)
             arguments = workload.arguments(output, weights=self.weights(workload))
-            all_kept = ["--train.checkpoint_every", "1", "--train.keep_checkpoints", "1000"]
+            all_kept = ["--train.keep_checkpoints", "1000"]
+            if workload.log_every == 1:
+                all_kept += ["--train.checkpoint_every", "1"]
             log = output.with_suffix(".log")
             ended = self.start(workload, [*arguments, *all_kept], log, warm=not self.cold).wait()
             if ended.code:
