@@ -1,8 +1,10 @@
 """Many trials, some side by side, until so many faults are injected; and what came of them."""
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from tests.faults.harness import run_trial
 from tests.faults.kinds import KINDS
 from tests.faults.lab import Fault, Lab, Unavailable
 
+_PATIENCE = 5  # trials of a kind in which nothing is hurt, until it is given up
+
 
 @dataclass
 class Campaign:
@@ -21,10 +25,20 @@ class Campaign:
     Args:
         faults: each, in the order in which their trials ended.
         skipped: why a kind could not be made here, by its name.
+        asked: the kinds that were asked for.
+        empty: trials in which nothing was hurt, as the run was faster, by kind.
     """
 
     faults: list[Fault] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    asked: Sequence[str] = ()
+    empty: Counter[str] = field(default_factory=Counter)
+
+    def wants(self, name: str, count: int) -> bool:
+        """Whether a kind is to be made once more: none of it is there yet, or there are not `count` of all."""
+        if name in self.skipped or self.empty[name] >= _PATIENCE:
+            return False
+        return len(self.faults) < count or not any(fault.kind == name for fault in self.faults)
 
     def to_json(self, batch_sizes: dict[str, int]) -> dict[str, Any]:
         """The counts, in all and by kind, and a row for each fault.
@@ -34,8 +48,9 @@ class Campaign:
         """
         kinds = {
             name: {"injected": len(rows), "survived": sum(fault.survived for fault in rows)}
-            for name in KINDS
-            if (rows := [fault for fault in self.faults if fault.kind == name])
+            for name in self.asked
+            if name not in self.skipped
+            for rows in [[fault for fault in self.faults if fault.kind == name]]
         }
         survived = [fault for fault in self.faults if fault.survived]
         return {
@@ -55,6 +70,8 @@ class Campaign:
 def run_campaign(lab: Lab, names: Sequence[str], count: int, jobs: int, bar: tqdm) -> Campaign:
     """Goes through the kinds in rounds, with other workloads and seeds in each, until `count` faults are injected.
 
+    Each kind is injected at least once, unless it can't be made here, or nothing was hurt in so many trials.
+
     Args:
         names: of kinds.
         jobs: trials at a time, each in a process of its own.
@@ -63,24 +80,23 @@ def run_campaign(lab: Lab, names: Sequence[str], count: int, jobs: int, bar: tqd
     for name in names:  # before the trials, which would each make what they miss
         for workload in KINDS[name].workloads:
             lab.undisturbed(lab.workloads[workload])
-    campaign = Campaign()
+    campaign = Campaign(asked=list(names))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running: dict[Future[list[Fault]], str] = {}
+        running: dict[Future[list[Fault]], tuple[str, int]] = {}
         trials = ((name, seed) for seed in range(10**6) for name in names)
         while True:
-            while len(running) < jobs and len(campaign.faults) < count:
+            while len(running) < jobs and any(campaign.wants(name, count) for name in names):
                 name, seed = next(trials)
-                if name in campaign.skipped:
-                    if len(campaign.skipped) == len(names):
-                        break
-                    continue
-                running[pool.submit(_run_trial, lab, name, seed)] = name
+                if campaign.wants(name, count):
+                    try:
+                        running[pool.submit(_run_trial, lab, name, seed)] = name, seed
+                    except BrokenProcessPool:  # which the trials that were running tell of
+                        names = ()
             if not running:
                 return campaign
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for trial in done:
-                name = running.pop(trial)
-                _note(campaign, name, trial, bar)
+                _note(campaign, *running.pop(trial), trial, bar)
 
 
 def _run_trial(lab: Lab, name: str, seed: int) -> list[Fault]:
@@ -89,13 +105,20 @@ def _run_trial(lab: Lab, name: str, seed: int) -> list[Fault]:
     return run_trial(lab, name, entry.inflict, workload, seed)
 
 
-def _note(campaign: Campaign, name: str, trial: Future[list[Fault]], bar: tqdm) -> None:
+def _note(campaign: Campaign, name: str, seed: int, trial: Future[list[Fault]], bar: tqdm) -> None:
     try:
         faults = trial.result()
     except Unavailable as error:
         campaign.skipped[name] = str(error)
         bar.write(f"{name}: left out: {error}")
         return
+    except Exception as error:  # what nobody foresaw is not survived
+        workloads = KINDS[name].workloads
+        reason = f"{type(error).__name__}: {error}"
+        faults = [Fault(name, workloads[seed % len(workloads)], seed, "outside of the trial", None, reason=reason)]
+    if not faults:
+        campaign.empty[name] += 1
+        bar.write(f"{name}, seed {seed}: nothing was hurt")
     campaign.faults += faults
     bar.total = max(bar.total or 0, bar.n + len(faults))
     bar.update(len(faults))

@@ -37,7 +37,7 @@ from tests.faults.comparison import (
     safe_lines,
     safe_step,
 )
-from tests.faults.lab import Broken, Fault, Lab
+from tests.faults.lab import Broken, Fault, Lab, Unavailable
 from tests.faults.running import Ended, Running
 from tests.faults.workloads import Workload
 
@@ -246,7 +246,9 @@ def run_trial(lab: Lab, name: str, kind: Kind, workload: Workload, seed: int) ->
     try:
         kind(trial, Random(f"{name} {workload.name} {seed}"))
         trial.finish()
-    except (Broken, TimeoutError, OSError, ValueError) as error:
+    except Unavailable:
+        raise
+    except Exception as error:  # what nobody foresaw is not survived either
         reason = f"{type(error).__name__}: {error} (all of it in {folder})"
         if not trial.faults:
             trial.faults.append(Fault(name, workload.name, seed, "before anything was hurt", None))
