@@ -43,28 +43,47 @@ class Campaign:
     def to_json(self, batch_sizes: dict[str, int]) -> dict[str, Any]:
         """The counts, in all and by kind, and a row for each fault.
 
+        Sums of steps are over the faults of which they are known, as `steps_repeated_known_of` says; `samples_lost` is
+        null, also in all, where a run is not compared with the undisturbed one, or is another.
+
         Args:
             batch_sizes: pictures of a step by workload.
         """
         kinds = {
-            name: {"injected": len(rows), "survived": sum(fault.survived for fault in rows)}
+            name: {
+                "injected": len(rows),
+                "survived": sum(fault.survived for fault in rows),
+                "samples_lost": _samples_lost(name, rows),
+            }
             for name in self.asked
             if name not in self.skipped
             for rows in [[fault for fault in self.faults if fault.kind == name]]
         }
+        known = {n: fault.steps_repeated for n, fault in enumerate(self.faults) if fault.steps_repeated is not None}
         survived = [fault for fault in self.faults if fault.survived]
         return {
             "injected": len(self.faults),
             "survived": len(survived),
-            # Weights, curve and results of the run are the undisturbed one's to the bit, which no sample left out or
-            # seen twice would give; of a run that is not, nobody can tell.
-            "samples_lost": 0 if len(survived) == len(self.faults) else None,
-            "steps_repeated": sum(fault.steps_repeated for fault in self.faults),
-            "samples_computed_again": sum(fault.steps_repeated * batch_sizes[fault.workload] for fault in self.faults),
+            "samples_lost": 0 if all(numbers["samples_lost"] == 0 for numbers in kinds.values()) else None,
+            "steps_repeated": sum(known.values()),
+            "steps_repeated_known_of": len(known),
+            "samples_computed_again": sum(
+                steps * batch_sizes[self.faults[place].workload] for place, steps in known.items()
+            ),
             "kinds": kinds,
             "skipped": self.skipped,
             "faults": [fault.to_json() for fault in self.faults],
         }
+
+
+def _samples_lost(name: str, faults: Sequence[Fault]) -> int | None:
+    """Samples left out or seen twice by the final weights; None where nobody can tell.
+
+    Weights, curve and results that are the undisturbed run's to the bit are of the same samples. A run that is compared
+    with a replay of itself may have left out what the replay does too.
+    """
+    told = bool(faults) and not KINDS[name].replayed and all(fault.survived for fault in faults)
+    return 0 if told else None
 
 
 def run_campaign(lab: Lab, names: Sequence[str], count: int, jobs: int, bar: tqdm) -> Campaign:
@@ -135,10 +154,12 @@ def format_campaign(report: dict[str, Any], seconds: float) -> str:
     lines += [f"{name:{width}}  {n['injected']:8}  {n['survived']:8}" for name, n in report["kinds"].items()]
     lines += [f"{'all':{width}}  {report['injected']:8}  {report['survived']:8}"]
     lines += [f"left out: {name}: {reason}" for name, reason in report["skipped"].items()]
-    lost = "none" if report["samples_lost"] == 0 else "not known, as a run is another"
+    untold = [name for name, numbers in report["kinds"].items() if numbers["samples_lost"] is None]
+    lost = f"none; not known of {', '.join(untold)}" if untold else "none"
     lines += [
         f"samples lost or seen twice by the final weights: {lost}",
-        f"work done again: {report['steps_repeated']} steps ({report['samples_computed_again']} pictures)",
+        f"work done again: {report['steps_repeated']} steps ({report['samples_computed_again']} pictures), "
+        f"known of {report['steps_repeated_known_of']} of {report['injected']} faults",
         f"{seconds / 60:.1f} minutes",
     ]
     return "\n".join(lines)

@@ -151,7 +151,7 @@ class Trial:
             without: checkpoints that are damaged.
         """
         code = None if ended is None else ended.code
-        repeated = 0 if ended is None else max(0, self.steps_logged() - self.steps_saved(without))
+        repeated = None if ended is None else max(0, self.steps_logged() - self.steps_saved(without))
         fault = Fault(self.kind, self.workload.name, self.seed, moment, code, steps_repeated=repeated)
         self.faults.append(fault)
         self.check(without)

@@ -31,7 +31,8 @@ class Fault:
         exit_code: of the process that was hurt; negative if a signal killed it; None if it went on.
         survived: whether all that is promised held, and the run ended in the undisturbed one's bits.
         seconds: from the start of its process to the end of all checks on it.
-        steps_repeated: optimizer steps that had been done and had to be done again.
+        steps_repeated: optimizer steps that had been done and had to be done again; None where that is not known, as
+            the run went on by itself and its record does not tell.
         reason: why it was not survived.
     """
 
@@ -42,12 +43,12 @@ class Fault:
     exit_code: int | None
     survived: bool = False
     seconds: float = 0.0
-    steps_repeated: int = 0
+    steps_repeated: int | None = None
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The row without what it does not have."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """The row without what it does not have; `steps_repeated` is null where it is not known."""
+        return {n: value for n, value in asdict(self).items() if value is not None or n == "steps_repeated"}
 
 
 @dataclass
