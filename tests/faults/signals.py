@@ -39,8 +39,10 @@ def stopped_by(number: Signals) -> Kind:
 
 
 def interrupted_twice(trial: Trial, random: Random) -> None:
-    """Ctrl-C, and once more after more than a second, as of a user who does not want to wait: it leaves at once, saved or
-    not. It is halted in between, as it would have ended by then."""
+    """Ctrl-C, and once more after more than a second, as of a user who does not want to wait.
+
+    It leaves at once, saved or not. It is halted in between, as it would have ended by then.
+    """
     for _ in range(_IN_A_ROW):
         running = trial.start()
         if not trial.wait_for_steps(trial.steps_saved() + random.randint(1, trial.workload.steps // 4)):
