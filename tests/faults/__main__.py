@@ -25,10 +25,11 @@ def inject_faults(
 ) -> None:
     """Hurts real runs, goes on with them, and compares each bit by bit with the undisturbed one.
 
-    Exit code 1 if one did not survive; its run folder and what its processes printed are kept then.
+    Exit code 1 if one did not survive, or a kind or the count was not reached; the run folders that differ and what
+    their processes printed are kept then.
 
     Args:
-        count: how many faults to inject, at least; kinds take turns.
+        count: how many faults to inject, at least, and one of each kind; kinds take turns.
         output: a JSON file with the counts and a row for each fault.
         kinds: which of them, by name.
         jobs: runs that are hurt at a time.
@@ -42,19 +43,25 @@ def inject_faults(
         check_writable(Path(output))
     started = time.monotonic()
     place = Path(folder or tempfile.mkdtemp(prefix="faults_")).resolve()
-    lab = make_lab(place)
-    with progress_bar(total=count, unit="fault") as bar:
-        try:
+    try:
+        lab = make_lab(place)
+        with progress_bar(total=count, unit="fault") as bar:
             campaign = run_campaign(lab, kinds, count, jobs, bar)
-        except Broken as error:
+    except BaseException as error:  # Ctrl-C too
+        print(f"kept: {place}", flush=True)
+        if isinstance(error, Broken):
             raise UserError(str(error)) from error
+        raise
     seconds = time.monotonic() - started
     report = campaign.to_json({name: workload.batch_size for name, workload in lab.workloads.items()})
     print(format_campaign(report, seconds))
     if output:
         write_json(Path(output), report | {"seconds": round(seconds, 1)} | describe_machine())
         print(f"written: {output}")
-    if report["survived"] < report["injected"]:
+    none = [name for name, numbers in report["kinds"].items() if not numbers["injected"]]
+    if none:
+        print(f"never injected: {', '.join(none)}")
+    if none or report["survived"] < report["injected"] or report["injected"] < count:
         print(f"kept: {place}")
         sys.exit(1)
     if folder is None:

@@ -1,6 +1,7 @@
 """Whether a run is, bit by bit, the undisturbed one: checkpoints, curve, weights and results."""
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,39 @@ def safe_lines(folder: Path, without: Collection[Path] = ()) -> list[Line]:
     ]
 
 
+def safe_step(folder: Path, without: Collection[Path] = ()) -> int:
+    """The step after which a run goes on: that of the newest checkpoint, the last of a finished run."""
+    if read_record(folder).get("status") == "finished":
+        return last_step(folder)
+    return max(checkpoints(folder, without), default=0)
+
+
+def last_step(folder: Path) -> int:
+    """The step of the last line of training in a curve; quick, so that waiting takes no time from who is waited for."""
+    try:
+        text = (folder / "metrics.jsonl").read_bytes()
+    except FileNotFoundError:
+        return 0
+    for line in reversed(text.splitlines()):
+        if found := re.match(rb'\{"step": (\d+), "split": "train"', line):
+            return int(found[1])
+    return 0
+
+
 def differences(run: Path, undisturbed: Path, without: Collection[Path] = ()) -> Iterator[str]:
     """In what a run, finished or not, departs from the undisturbed one as far as it has come."""
     for folder in folders_of(undisturbed):
         own = run / folder.relative_to(undisturbed)
         if not own.is_dir():
             continue
-        theirs = checkpoints(folder)
-        for step, path in checkpoints(own, without).items():
+        # Before the curve, which has the lines up to each: the run may still be at work, and remove old ones too.
+        left, theirs = checkpoints(own, without), checkpoints(folder)
+        for step, path in left.items():
             if step in theirs:
-                first, second = (torch.load(each, weights_only=True) for each in (path, theirs[step]))
+                try:
+                    first, second = (torch.load(each, weights_only=True) for each in (path, theirs[step]))
+                except FileNotFoundError:
+                    continue
                 if not same_bits(first, second):
                     yield f"{path}: other values than the undisturbed run's"
         expected = {(line["step"], line["split"]): line for line in map(_without_clock, read_lines(folder))}
@@ -77,7 +101,7 @@ def differences(run: Path, undisturbed: Path, without: Collection[Path] = ()) ->
         for line in lines:
             if line != expected.get((line["step"], line["split"])):
                 yield f"{own}/metrics.jsonl: {line}, undisturbed {expected.get((line['step'], line['split']))}"
-        newest = max(checkpoints(own, without), default=0)
+        newest = max(left, default=0)
         missing = {key for key in expected if key[0] <= newest and key[1] == "train"}
         if missing := missing - {(line["step"], line["split"]) for line in lines}:
             yield f"{own}/metrics.jsonl: lacks {sorted(missing)[:3]}, and has a checkpoint of step {newest}"

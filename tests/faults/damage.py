@@ -81,7 +81,10 @@ def torn_curve(trial: Trial, random: Random) -> None:
     step = max(checkpoints(path.parents[1]))
     safe = b"".join(line for line in lines if json.loads(line)["step"] <= step)
     size = random.randint(len(safe), len(b"".join(lines)))
-    rest = random.choice([b"", bytes(64), random.randbytes(64), b'{"step": 7, "spl'])
+    rests = [bytes(64), random.randbytes(64), b'{"step": 7, "spl']
+    if size < len(b"".join(lines)):  # else nothing would change
+        rests.append(b"")
+    rest = random.choice(rests)
     curve.write_bytes(b"".join(lines)[:size] + rest)
     trial.hurt(f"metrics.jsonl cut {size - len(safe)} bytes after the newest checkpoint, then {rest[:12]!r}", ended)
 

@@ -42,13 +42,17 @@ def worker_killed(trial: Trial, random: Random) -> None:
     for _ in range(3):
         if not trial.wait_for_steps(trial.steps_logged() + random.randint(1, trial.workload.steps // 5)):
             break
-        workers = [pid for pid in members(trial.running.pid) if pid != trial.running.pid]
+        workers = set(members(trial.running.pid)) - {trial.running.pid}
         if not workers:
             break
         with suppress(ProcessLookupError):
-            os.kill(random.choice(workers), SIGKILL)
+            os.kill(random.choice(sorted(workers)), SIGKILL)
         trial.hurt(f"a loading process was killed after step {trial.steps_logged()}", None)
+        # All are replaced, so that the next death is another one to the run.
+        trial.wait_for(lambda workers=workers: not workers & set(members(trial.running.pid)))
     trial.must_go_on()
+    told = trial.running.wait().output.count("a loading process was killed")
+    trial.expect(told == len(trial.faults), f"the run tells of {told} deaths of {len(trial.faults)}")
 
 
 def _choose(trial: Trial, random: Random) -> Path:

@@ -20,7 +20,7 @@ not survived. So a kind is as short as
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -32,10 +32,12 @@ from tests.faults.comparison import (
     differences,
     final_differences,
     folders_of,
+    last_step,
     read_lines,
     safe_lines,
+    safe_step,
 )
-from tests.faults.lab import Broken, Fault, Lab
+from tests.faults.lab import Broken, Fault, Lab, Unavailable
 from tests.faults.running import Ended, Running
 from tests.faults.workloads import Workload
 
@@ -114,19 +116,17 @@ class Trial:
         return running
 
     def steps_logged(self) -> int:
-        """Steps in the curve, over all stages."""
-        stages = sorted(self.output.glob("stages/*")) or [self.output]
-        return sum(line["split"] == "train" for folder in stages for line in read_lines(folder))
+        """The steps that the curve tells of, over all stages: those up to the last line of each."""
+        return sum(map(last_step, _stages(self.output)))
 
     def steps_saved(self, without: Collection[Path] = ()) -> int:
         """Steps that a resumed run does not do again, over all stages."""
-        stages = sorted(self.output.glob("stages/*")) or [self.output]
-        return sum(line["split"] == "train" for folder in stages for line in safe_lines(folder, without))
+        return sum(safe_step(folder, without) for folder in _stages(self.output))
 
     def wait_for_steps(self, count: int, seconds: float = 120) -> bool:
         """Waits until the process has begun and `count` steps in all are logged; False if it ends before."""
         wanted = max(count, self.steps_logged() + 1)
-        return self.wait_for(lambda: _count_lines(self.output) >= wanted, seconds)
+        return self.wait_for(lambda: self.steps_logged() >= wanted, seconds)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> bool:
         """Waits until `condition` holds; False if the process ends before.
@@ -151,7 +151,7 @@ class Trial:
             without: checkpoints that are damaged.
         """
         code = None if ended is None else ended.code
-        repeated = 0 if ended is None else max(0, self.steps_logged() - self.steps_saved(without))
+        repeated = None if ended is None else max(0, self.steps_logged() - self.steps_saved(without))
         fault = Fault(self.kind, self.workload.name, self.seed, moment, code, steps_repeated=repeated)
         self.faults.append(fault)
         self.check(without)
@@ -246,7 +246,9 @@ def run_trial(lab: Lab, name: str, kind: Kind, workload: Workload, seed: int) ->
     try:
         kind(trial, Random(f"{name} {workload.name} {seed}"))
         trial.finish()
-    except (Broken, TimeoutError, OSError, ValueError) as error:
+    except Unavailable:
+        raise
+    except Exception as error:  # what nobody foresaw is not survived either
         reason = f"{type(error).__name__}: {error} (all of it in {folder})"
         if not trial.faults:
             trial.faults.append(Fault(name, workload.name, seed, "before anything was hurt", None))
@@ -261,13 +263,9 @@ def run_trial(lab: Lab, name: str, kind: Kind, workload: Workload, seed: int) ->
     return trial.faults
 
 
-def _count_lines(run: Path) -> int:
-    """Lines of training in the curves of all stages; quick, so that waiting takes no time from who is waited for."""
-    count = 0
-    for folder in sorted(run.glob("stages/*")) or [run]:
-        with suppress(FileNotFoundError):
-            count += (folder / "metrics.jsonl").read_bytes().count(b'"split": "train"')
-    return count
+def _stages(run: Path) -> list[Path]:
+    """The folders of a run's stages; its own where it has none."""
+    return sorted(run.glob("stages/*")) or [run]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

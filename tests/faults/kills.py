@@ -1,7 +1,9 @@
 """SIGKILL, which no process can answer."""
 
 import time
+from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from signal import SIGKILL
 
@@ -9,6 +11,8 @@ from tests.faults.comparison import checkpoints
 from tests.faults.harness import Trial
 
 _IN_A_ROW = 5  # kills of one run
+
+_File = tuple[int, int]
 
 
 def killed(trial: Trial, random: Random) -> None:
@@ -33,15 +37,14 @@ def killed(trial: Trial, random: Random) -> None:
 
 
 def killed_in_a_write(trial: Trial, random: Random) -> None:
-    """Killed while a checkpoint is being written: its temporary file is left, and lacks the end."""
+    """Killed while a checkpoint is being written: its temporary file is left, often without the end."""
     size = max((path.stat().st_size for path in checkpoints(trial.undisturbed).values()), default=10**5)
     for _ in range(_IN_A_ROW):
         wanted = size * random.random()
+        earlier = _being_written(trial.output)  # of the kill before, which the new process removes
 
-        def is_being_written(wanted: float = wanted) -> bool:
-            with suppress(FileNotFoundError):  # it was renamed just now
-                return any(path.stat().st_size >= wanted for path in trial.output.rglob(".step_*.tmp"))
-            return False
+        def is_being_written(wanted: float = wanted, earlier: Collection[_File] = earlier.keys()) -> bool:
+            return any(each[1] >= wanted for file, each in _being_written(trial.output).items() if file not in earlier)
 
         trial.start()
         time.sleep(random.uniform(0, 1))
@@ -49,5 +52,17 @@ def killed_in_a_write(trial: Trial, random: Random) -> None:
             return
         trial.running.send(SIGKILL)
         ended = trial.running.wait()
-        if left := list(trial.output.rglob(".step_*.tmp")):
-            trial.hurt(f"{left[0].name} had {left[0].stat().st_size:,} of {size:,} bytes", ended)
+        left = [each for file, each in _being_written(trial.output).items() if file not in earlier]
+        if left:
+            name, length = left[0]
+            trial.hurt(f"{name} had {length:,} of {size:,} bytes", ended)
+
+
+def _being_written(run: Path) -> dict[_File, tuple[str, int]]:
+    """Name and size of each temporary file of a checkpoint, by its inode and the time of its last write."""
+    found = {}
+    for path in run.rglob(".step_*.tmp"):
+        with suppress(FileNotFoundError):  # it was renamed just now
+            status = path.stat()
+            found[status.st_ino, status.st_mtime_ns] = path.name, status.st_size
+    return found

@@ -22,10 +22,12 @@ class Entry:
     Args:
         inflict: it.
         workloads: the names of those that it hurts.
+        replayed: it is compared with a run that had as many processes at each step, not with the undisturbed one.
     """
 
     inflict: Kind
     workloads: tuple[str, ...]
+    replayed: bool = False
 
 
 _ALL = ("classifier", "alternating", "folders", "detector")
@@ -64,6 +66,6 @@ KINDS = {
     "torchrun killed": Entry(torchrun_killed, _SHARED),
     "SIGTERM to torchrun": Entry(torchrun_terminated, _SHARED[::-1]),
     "network cut between hosts": Entry(network_cut, _SHARED[:1]),
-    "host killed, and another joins": Entry(host_killed, _HOSTS),
-    "host joins, and dies": Entry(host_joins, _HOSTS),
+    "host killed, and another joins": Entry(host_killed, _HOSTS, replayed=True),
+    "host joins, and dies": Entry(host_joins, _HOSTS, replayed=True),
 }

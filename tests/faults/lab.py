@@ -31,7 +31,8 @@ class Fault:
         exit_code: of the process that was hurt; negative if a signal killed it; None if it went on.
         survived: whether all that is promised held, and the run ended in the undisturbed one's bits.
         seconds: from the start of its process to the end of all checks on it.
-        steps_repeated: optimizer steps that had been done and had to be done again.
+        steps_repeated: optimizer steps that had been done and had to be done again; None where that is not known, as
+            the run went on by itself and its record does not tell.
         reason: why it was not survived.
     """
 
@@ -42,12 +43,12 @@ class Fault:
     exit_code: int | None
     survived: bool = False
     seconds: float = 0.0
-    steps_repeated: int = 0
+    steps_repeated: int | None = None
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The row without what it does not have."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """The row without what it does not have; `steps_repeated` is null where it is not known."""
+        return {n: value for n, value in asdict(self).items() if value is not None or n == "steps_repeated"}
 
 
 @dataclass
@@ -71,14 +72,17 @@ class Lab:
     def undisturbed(self, workload: Workload) -> Path:
         """The folder of the undisturbed run, which is made where it is missing.
 
-        It writes a checkpoint after each step and keeps them all, to compare whatever a hurt run has left with.
+        It keeps all checkpoints, to compare whatever a hurt run has left with: of each step, unless lines of the curve
+        are averages over several, which more checkpoints would cut.
         """
         output = self.folder / "undisturbed" / workload.name.replace(" ", "_")
         if read_record(output).get("status") != "finished":
             output.parent.mkdir(exist_ok=True)
             shutil.rmtree(output, ignore_errors=True)
             arguments = workload.arguments(output, weights=self.weights(workload))
-            all_kept = ["--train.checkpoint_every", "1", "--train.keep_checkpoints", "1000"]
+            all_kept = ["--train.keep_checkpoints", "1000"]
+            if workload.log_every == 1:
+                all_kept += ["--train.checkpoint_every", "1"]
             log = output.with_suffix(".log")
             ended = self.start(workload, [*arguments, *all_kept], log, warm=not self.cold).wait()
             if ended.code:

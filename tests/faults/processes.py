@@ -17,11 +17,13 @@ _RESTARTS = 3  # of one run
 def process_killed(trial: Trial, random: Random) -> None:
     """A process is killed, the main one too: torchrun starts all anew, which go on by themselves."""
     start_torchrun(trial)
+    logged = []
     for _ in range(_RESTARTS):
         if not trial.wait_for_steps(trial.steps_logged() + random.randint(1, trial.workload.steps // 5)):
             break
         rank = random.randrange(trial.workload.processes)
         os.kill(wait_for_ranks(trial)[rank], SIGKILL)
+        logged.append(trial.steps_logged())
         trial.hurt(f"rank {rank} killed after step {trial.steps_logged()}", None)
     trial.must_go_on()
     folders = folders_of(trial.output)
@@ -29,6 +31,9 @@ def process_killed(trial: Trial, random: Random) -> None:
     # One between stages is none of a stage.
     as_many = len(restarts) == len(trial.faults) if len(folders) == 1 else 0 < len(restarts) <= len(trial.faults)
     trial.expect(as_many, f"run.json has the restarts {restarts}")
+    if len(folders) == 1:
+        for fault, step, restart in zip(trial.faults, logged, restarts, strict=True):
+            fault.steps_repeated = max(0, step - restart["step"])
 
 
 def torchrun_killed(trial: Trial, random: Random) -> None:

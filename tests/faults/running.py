@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -109,13 +110,13 @@ def start_cold(command: Sequence[str], log: Path, environment: Mapping[str, str]
 
 def start_warm(tool: str, arguments: Sequence[str], log: Path) -> Running:
     """Starts a tool in a process that is forked from one that has imported PyTorch, and else is as any other."""
-    os.environ.update(ENVIRONMENT)  # the server that forks has them from this process
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     for end in (".out", ".err"):
         log.with_suffix(end).write_text("")
     process = context.Process(target=_run_tool, args=(tool, list(arguments), log))
-    process.start()
+    with patch.dict(os.environ, ENVIRONMENT):  # the server that forks has them from this process
+        process.start()
     assert process.pid is not None
     return Running(process.pid, lambda: process.exitcode, log)
 

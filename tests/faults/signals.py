@@ -3,7 +3,7 @@
 import re
 import time
 from random import Random
-from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from signal import SIGCONT, SIGHUP, SIGINT, SIGSTOP, SIGTERM, Signals
 
 from tests.faults.comparison import checkpoints, folders_of, read_record
 from tests.faults.harness import Kind, Trial
@@ -39,16 +39,28 @@ def stopped_by(number: Signals) -> Kind:
 
 
 def interrupted_twice(trial: Trial, random: Random) -> None:
-    """Ctrl-C, and once more after more than a second, as of a user who does not want to wait."""
-    trial.start()
-    trial.wait_for_steps(random.randint(1, trial.workload.steps // 2))
-    trial.running.send_group(SIGINT)
-    delay = random.uniform(0, 1.5)
-    time.sleep(delay)
-    trial.running.send_group(SIGINT)
-    ended = trial.running.wait()
-    trial.hurt(f"Ctrl-C, and once more {delay:.2f} s later", ended)
-    check_stopped(trial, ended, SIGINT)
+    """Ctrl-C, and once more after more than a second, as of a user who does not want to wait.
+
+    It leaves at once, saved or not. It is halted in between, as it would have ended by then.
+    """
+    for _ in range(_IN_A_ROW):
+        running = trial.start()
+        if not trial.wait_for_steps(trial.steps_saved() + random.randint(1, trial.workload.steps // 4)):
+            break
+        running.send_group(SIGINT)
+        understood = trial.wait_for(lambda running=running: "saves after this step" in running.ended(0).errors)
+        running.send_group(SIGSTOP)
+        delay = random.uniform(1.1, 1.5)
+        time.sleep(delay)
+        lives = running.pid in members(running.pid)
+        running.send_group(SIGINT)
+        running.send_group(SIGCONT)
+        ended = running.wait()
+        if ended.code == 0:
+            break
+        if understood and lives:
+            trial.hurt(f"Ctrl-C, and once more {delay:.2f} s later", ended)
+            check_stopped(trial, ended, SIGINT)
 
 
 def check_stopped(trial: Trial, ended: Ended, number: Signals) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 from backbones.data.shapes import shapes_for_classification
 from tests.faults.running import ROOT, tool_command
 
-_EACH_STEP = ("--train.log_every", "1", "--schedule.warmup_steps", "2", "--device", "cpu")
+_COMMON = ("--schedule.warmup_steps", "2", "--device", "cpu")
 _CLASSIFIER = (
     *("--config", str(ROOT / "configs/shapes/classify_resnet.yaml"), "--model.options", "{width: 4}"),
-    *("--data.input_size", "32", "--train.batch_size", "8", *_EACH_STEP),
+    *("--data.input_size", "32", "--train.batch_size", "8", *_COMMON),
 )
 _DETECTOR = (
     *("--config", str(ROOT / "configs/shapes/detect_resnet.yaml"), "--backbone.options", "{width: 4}"),
     *("--data.train_size", "16", "--data.test_size", "5", "--data.shorter_side", "64", "--data.longest_side", "96"),
     *("--rpn.channels", "16", "--roi.rois_per_image", "16", "--roi.pool_size", "7", "--train.workers", "0"),
-    *_EACH_STEP,
+    *_COMMON,
 )
 
 
@@ -34,6 +34,8 @@ class Workload:
         pictures: class folders that it reads, which a fault may hurt a copy of.
         backbone: the workload whose weights it starts from.
         processes: of torchrun; 1 for a plain process.
+        log_every: steps of a line of the curve. With more than 1, a checkpoint in the middle keeps what the next line
+            averages; the undisturbed run then has no more checkpoints than others, as each ends a line.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Workload:
     pictures: Path | None = None
     backbone: str | None = None
     processes: int = 1
+    log_every: int = 1
 
     def arguments(self, output: Path, pictures: Path | None = None, weights: Path | None = None) -> list[str]:
         """The arguments of the tool.
@@ -57,7 +60,8 @@ class Workload:
         data = pictures or self.pictures
         return [
             *self.options,
-            *("--train.checkpoint_every", str(self.checkpoint_every), "--output", str(output)),
+            *("--train.checkpoint_every", str(self.checkpoint_every), "--train.log_every", str(self.log_every)),
+            *("--output", str(output)),
             *(("--data.root", str(data)) if data else ()),
             *(("--backbone.weights", str(weights)) if weights else ()),
         ]
@@ -79,8 +83,9 @@ def workloads(pictures: Path) -> dict[str, Workload]:
     folders = ("--data.name", "folder", "--train.workers", "2")
     joint = ("--train.steps", "40")
     alternating = ("--scheme", "alternating", "--train.steps", "12", "--rpn_stages.steps", "12")
+    averaged = (*_CLASSIFIER, *shapes, *tested, "--train.ema_decay", "0.9")
     found = [
-        Workload("classifier", "pretrain", (*_CLASSIFIER, *shapes, *tested, "--train.ema_decay", "0.9"), 60, 8, 4),
+        Workload("classifier", "pretrain", averaged, 60, 8, 4, log_every=3),
         Workload("wide classifier", "pretrain", (*_CLASSIFIER, *shapes, *wide, "--train.steps", "30"), 30, 8, 3),
         Workload("folders", "pretrain", (*_CLASSIFIER, *folders, *tested), 60, 8, 4, pictures),
         Workload("detector", "train_detector", (*_DETECTOR, *joint), 40, 4, 4, backbone="classifier"),
