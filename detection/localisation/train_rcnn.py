@@ -43,7 +43,8 @@ def train_rcnn(task: LocalisationTask, rpn: tuple[Localiser, WeightsMetadata]) -
     classes = train_set.annotations.class_names
     if origin.classes != classes:
         raise CheckpointError(
-            f"{config.proposals_from}: its classes are not those of {data.root}, {data.train_split}: name an RPN of these"
+            f"{config.proposals_from}: its classes are not those of {data.root}, {data.train_split}: "
+            "name an RPN of these"
         )
     metadata = region_metadata(
         task.classifier[1],
