@@ -170,11 +170,16 @@ def _scale_batch(config: PretrainConfig, scale: float) -> PretrainConfig:
 
     batch = config.train.batch_size * scale
     if not (0 < scale < float("inf") and batch >= 1 and batch == int(batch)):
-        raise ConfigError(f"scale_batch {scale}: train.batch_size {config.train.batch_size} can't be scaled by it")
+        raise ConfigError(
+            f"scale_batch {scale}: train.batch_size {config.train.batch_size} can't be scaled by it: "
+            "give one that leaves it whole"
+        )
     train, schedule = config.train, config.schedule
     milestones = [steps(milestone) for milestone in schedule.milestones]
     if len(set(milestones)) < len(set(schedule.milestones)):
-        raise ConfigError(f"scale_batch {scale}: schedule.milestones {schedule.milestones} fall together")
+        raise ConfigError(
+            f"scale_batch {scale}: schedule.milestones {schedule.milestones} fall together: give a smaller one"
+        )
     return replace(
         config,
         scale_batch=1.0,

@@ -85,7 +85,7 @@ def _class_names(source: str | None, arch: str, count: int) -> list[str]:
     path = Path(source)
     try:
         if not path.is_dir() and not (path.is_file() and path.stat().st_size <= _LARGEST_LIST):
-            raise DataError(f"{path}: is no folder of classes and no file of their names")
+            raise DataError(f"{path}: is no folder of classes and no file of their names: name one with --classes")
         if path.is_dir():
             names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
         else:
@@ -93,7 +93,9 @@ def _class_names(source: str | None, arch: str, count: int) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no readable list of classes ({error})") from error
     if len(names) != count or len(set(names)) != count:
-        raise DataError(f"{path}: holds {len(set(names))} different classes, the network has {count}")
+        raise DataError(
+            f"{path}: holds {len(set(names))} different classes, the network has {count}: name its own with --classes"
+        )
     return names
 
 

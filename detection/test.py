@@ -113,7 +113,7 @@ def read_test_set(data: DetectionData, metadata: WeightsMetadata) -> DetectionDa
         if here != known:
             raise DataError(
                 f"{_annotations_of(data)}: category '{printable(name)}' has the id {here} here, "
-                f"and {known} in the detector's training set"
+                f"and {known} in the detector's training set: give it that id"
             )
     return dataset
 

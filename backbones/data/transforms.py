@@ -47,9 +47,12 @@ def _build(specification: Mapping[str, Any], size: int) -> v2.Transform:
         transform = kind(**arguments)
         probe = transform(torch.zeros(3, size, size, dtype=torch.uint8))
     except Exception as error:  # each transform checks its arguments in its own way
-        raise ConfigError(f"data.transforms {name}: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(
+            f"data.transforms {name}: {' '.join(str(error).split())[:200]}: mend its arguments"
+        ) from error
     if not (isinstance(probe, torch.Tensor) and probe.dtype == torch.uint8 and probe.shape == (3, size, size)):
         raise ConfigError(
-            f"data.transforms {name}: does not give back a colour picture of whole numbers, {size}x{size} as it was"
+            f"data.transforms {name}: does not give back a colour picture of whole numbers, {size}x{size} as it was: "
+            "leave it out"
         )
     return transform

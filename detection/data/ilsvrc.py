@@ -155,7 +155,7 @@ def make_dataset(
         objects.boxes, objects.sizes[objects.images], objects.has_area, bad_boxes, objects.describe
     )
     if len(kept) and not kept.any():
-        raise DataError(f"{name}: none of its {len(kept):,} boxes has an area inside its picture")
+        raise DataError(f"{name}: none of its {len(kept):,} boxes has an area inside its picture: mend them")
     pictures = np.arange(len(objects.entries)) if keep_empty else np.unique(objects.images[kept])
     annotations = Annotations.from_objects(
         class_names=class_names,

@@ -42,7 +42,10 @@ def train_rcnn(task: LocalisationTask, rpn: tuple[Localiser, WeightsMetadata]) -
     localiser, origin = rpn
     classes = train_set.annotations.class_names
     if origin.classes != classes:
-        raise CheckpointError(f"{config.proposals_from}: its classes are not those of {data.root}, {data.train_split}")
+        raise CheckpointError(
+            f"{config.proposals_from}: its classes are not those of {data.root}, {data.train_split}: "
+            "name an RPN of these"
+        )
     metadata = region_metadata(
         task.classifier[1],
         classes,

@@ -27,3 +27,11 @@ def test_refuses_all_else(tmp_path: Path) -> None:
         read_regular_file(tmp_path / "large", largest=1000)
     with pytest.raises(FileNotFoundError):
         read_regular_file(tmp_path / "nowhere")
+
+
+def test_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"^{tmp_path}: is no file: name another$"):
+        read_regular_file(tmp_path, advice="name another")
+    (tmp_path / "large").write_bytes(bytes(2))
+    with pytest.raises(DataError, match=r"as no such file is: name another$"):
+        read_regular_file(tmp_path / "large", largest=1, advice="name another")
