@@ -17,7 +17,7 @@ def classifier(data: Path, output: Path, workers: int) -> Training:
         *("--optimizer.lr", "0.01", "--train.steps", str(ENDLESS), "--train.batch_size", "256"),
         *("--train.workers", str(workers), "--train.evaluate_every", "100", "--train.checkpoint_every", "100"),
     ]
-    return Training(arguments, output, batch_size=256, workers=workers)
+    return Training(arguments, output, batch_size=256, workers=workers, tensors=2)
 
 
 def detector(data: Path, output: Path, workers: int) -> Training:
@@ -33,4 +33,4 @@ def detector(data: Path, output: Path, workers: int) -> Training:
         *("--optimizer.lr", "0.001", "--train.steps", str(ENDLESS), "--train.batch_size", "8"),
         *("--train.workers", str(workers), "--train.evaluate_every", "50", "--train.checkpoint_every", "50"),
     ]
-    return Training(arguments, output, batch_size=8, workers=workers)
+    return Training(arguments, output, batch_size=8, workers=workers, tensors=8 * 4)

@@ -9,7 +9,8 @@ MEMORY_SHARE, MEMORY_LEAST = 0.02, 4e6
 """Memory is flat if its line rises by less than 2% of the median over the whole stretch, or less than 4 MB."""
 
 COUNT_RISE = 1.0
-"""Open files and threads are flat if their line rises by less than one over the whole stretch."""
+"""Open files and threads are flat if their line rises by less than one over the whole stretch; files of a loading
+process, by less than one more than the batches take that wait in it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Trend:
         return {name: value if isinstance(value, bool) else round(value, 3) for name, value in asdict(self).items()}
 
 
-def trend_of(minutes: list[float], values: list[float], *, pictures_per_minute: float, memory: bool) -> Trend:
+def trend_of(
+    minutes: list[float], values: list[float], *, pictures_per_minute: float, memory: bool, in_hand: int = 0
+) -> Trend:
     """The Theil-Sen line, the median of the slopes between all pairs, through the lowest of each tenth.
 
     What leaks lifts even the lowest, whereas evaluations, and whether a batch is just in use, lift only some.
@@ -50,6 +53,7 @@ def trend_of(minutes: list[float], values: list[float], *, pictures_per_minute: 
     Args:
         minutes, values: of N measurements, 2 or more.
         memory: bytes, else something that is counted.
+        in_hand: so many more may be counted at any time, or not: each tensor that waits to be fetched is an open file.
     """
     x, y = np.array(minutes), np.array(values)
     tenth = max(1, len(y) // 10)
@@ -58,7 +62,7 @@ def trend_of(minutes: list[float], values: list[float], *, pictures_per_minute: 
     slope = float(np.median((y[lowest[b]] - y[lowest[a]]) / (x[lowest[b]] - x[lowest[a]])))
     median = float(np.median(y))
     rise = slope * float(x[-1] - x[0])
-    limit = max(MEMORY_SHARE * median, MEMORY_LEAST) if memory else COUNT_RISE
+    limit = max(MEMORY_SHARE * median, MEMORY_LEAST) if memory else COUNT_RISE + in_hand
     return Trend(
         first=float(y[lowest[0]]),
         last=float(y[lowest[-1]]),

@@ -32,12 +32,14 @@ class Training:
         output: its run folder.
         batch_size: pictures of a step.
         workers: loading processes.
+        tensors: of a batch; two batches wait in a loading process, or fewer.
     """
 
     arguments: list[str]
     output: Path
     batch_size: int
     workers: int
+    tensors: int
 
 
 @dataclass
@@ -169,12 +171,12 @@ def end(process: "subprocess.Popen[bytes]", number: int) -> tuple[int, int]:
     return code, left
 
 
-def trends(stretch: Stretch, batch_size: int) -> dict[str, Trend]:
+def trends(stretch: Stretch, training: Training) -> dict[str, Trend]:
     """A line through each thing that was measured, after the warm-up."""
     warm = max(WARM_UP * stretch.minutes[-1], next(iter(stretch.evaluated[2:]), 0.0))
     first = next((i for i, minute in enumerate(stretch.minutes) if minute >= warm), len(stretch.minutes) // 2)
     minutes = stretch.minutes[first:]
-    pictures = (stretch.steps[-1] - stretch.steps[first]) * batch_size
+    pictures = (stretch.steps[-1] - stretch.steps[first]) * training.batch_size
     rate = pictures / (minutes[-1] - minutes[0])
     workers = list(zip(*stretch.workers[first:], strict=True))
     measured: dict[str, tuple[list[int], bool]] = {
@@ -192,8 +194,14 @@ def trends(stretch: Stretch, batch_size: int) -> dict[str, Trend]:
             f"worker {number}, open files": ([held.files for held in worker], False),
             f"worker {number}, threads": ([held.threads for held in worker], False),
         }
+
+    def in_hand(name: str) -> int:
+        return 2 * training.tensors if name.startswith("worker") and name.endswith("files") else 0
+
     return {
-        name: trend_of(minutes, [float(v) for v in values], pictures_per_minute=rate, memory=memory)
+        name: trend_of(
+            minutes, [float(v) for v in values], pictures_per_minute=rate, memory=memory, in_hand=in_hand(name)
+        )
         for name, (values, memory) in measured.items()
     }
 
@@ -217,7 +225,7 @@ def watch_and_resume(training: Training, pictures: int, minutes: float, every: f
     finally:
         process.kill()
         process.wait()
-    lines = trends(long, training.batch_size)
+    lines = trends(long, training)
     done = long.steps[-1] * training.batch_size
     return {
         "pictures": pictures,

@@ -61,9 +61,9 @@ def test_what_is_kept_is_seen() -> None:
     assert late.anonymous - early.anonymous > 6e6
 
 
-def trend(values: np.ndarray, memory: bool) -> bool:
-    minutes = np.arange(len(values)) / 20
-    return trend_of(minutes.tolist(), values.tolist(), pictures_per_minute=1e5, memory=memory).flat
+def trend(values: np.ndarray, memory: bool, in_hand: int = 0) -> bool:
+    minutes = (np.arange(len(values)) / 20).tolist()
+    return trend_of(minutes, values.tolist(), pictures_per_minute=1e5, memory=memory, in_hand=in_hand).flat
 
 
 def test_a_leak_is_told_from_peaks_and_noise() -> None:
@@ -80,6 +80,9 @@ def test_a_leak_is_told_from_peaks_and_noise() -> None:
     in_hand = 15 + 32.0 * (rng.uniform(size=240) < 0.6)  # the tensors of a batch, each in a file
     assert trend(in_hand, memory=False)
     assert not trend(in_hand + place // 20, memory=False)
+    busier = 14 + 4.0 * (place > 100)  # the training takes longer from then on: two batches wait
+    assert trend(busier, memory=False, in_hand=4)
+    assert not trend(busier + place // 20, memory=False, in_hand=4)
 
 
 def test_the_slope_in_its_units() -> None:
