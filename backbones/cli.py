@@ -1,7 +1,7 @@
 """From typed Python to a command: options, YAML configs and one-line errors. Every `main` of the project uses it.
 
 Exit codes: 0 done; 1 an unforeseen failure (a bug); 2 something that the user can mend, wrong input, a full disk, too
-little memory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+little memory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 as nobody reads what it prints.
 """
 
 import atexit
@@ -9,7 +9,6 @@ import errno
 import inspect
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,13 +29,14 @@ from jsonargparse import (
 
 from backbones.config_file import check_config_file
 from backbones.errors import ConfigError, Stopped, UserError
-from backbones.stopping import stoppable
+from backbones.stopping import ignore_stops, stoppable
 from backbones.text import is_utf8, printable
 
 T = TypeVar("T")
 _NO_MEMORY = ("CUDA out of memory", "can't allocate memory")  # torch.OutOfMemoryError, and the CPU's RuntimeError
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141
 # What the machine, or whoever looks after it, has to mend.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 
@@ -67,32 +67,32 @@ def run_command(
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     _print_any_name()
-    try:
-        with stoppable():
+    with stoppable():
+        try:
             values = _read(parameters, arguments, positional, run is not None, defaults, program)
             if run is None:
                 parameters(**values)
             else:
                 run(parameters(**values))
-    except (UserError, ArgumentError) as error:
-        if debug:
-            traceback.print_exc()
-        _leave(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
-    except Stopped as error:
-        # An impatient user's next Ctrl-C would come to Python's own end, and take the exit code with it.
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-        _leave(128 + error.number, str(error))
-    except KeyboardInterrupt:
-        _leave(EXIT_INTERRUPTED, "interrupted")
-    except BrokenPipeError:  # the reader of our output has gone (`... | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        reason = _reason_outside(error)
-        if reason is not None:
-            _leave(EXIT_BAD_INPUT, f"error: {printable(reason)}")
-        _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
+        except (UserError, ArgumentError) as error:
+            if debug:
+                traceback.print_exc()
+            _leave(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
+        except Stopped as error:
+            atexit.register(ignore_stops)
+            _leave(128 + error.number, str(error))
+        except KeyboardInterrupt:
+            _leave(EXIT_INTERRUPTED, "interrupted")
+        except BrokenPipeError:  # the reader of our output has gone (`... | head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_NO_READER)
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            reason = _reason_outside(error)
+            if reason is not None:
+                _leave(EXIT_BAD_INPUT, f"error: {printable(reason)}")
+            _leave(1, f"error: {type(error).__name__}: {_one_line(error)} (a traceback with --debug)")
 
 
 def _reason_outside(error: Exception) -> str | None:
@@ -295,5 +295,10 @@ set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 def _leave(code: int, message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    for stream, text in ((sys.stdout, ""), (sys.stderr, f"{message}\n")):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:  # a terminal that was closed; Python's own last flush would change the exit code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

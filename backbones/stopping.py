@@ -9,19 +9,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from backbones.errors import Stopped
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDING = 5.0  # seconds after a stop in which others are the same one
 _IMPATIENT = 1.0  # seconds after which a second Ctrl-C is the user's, and not the same one passed on by a launcher
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Lets signals raise Stopped within this context, where they do not have handlers of their own."""
-    with _handled(_raise, only_default=True):
+    """Lets a signal raise Stopped within this context, where it does not have a handler of its own.
+
+    Others that come while all ends, as where terminal and launcher send each its own, change nothing.
+    """
+    stopped = -_ENDING
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        now = time.monotonic()
+        if now - stopped > _ENDING:
+            stopped = now
+            raise Stopped(number)
+
+    with _handled(stop, only_default=True):
         yield
 
 
@@ -30,6 +43,9 @@ class StopRequests:
 
     Args:
         says: whether to tell the user that the first one was understood.
+
+    Attributes:
+        number: of the first signal; None until one comes.
     """
 
     def __init__(self, says: bool):
@@ -50,16 +66,17 @@ class StopRequests:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        impatient = number == signal.SIGINT and self.number is not None and now - self._since > _IMPATIENT
+        first = self.number is None
+        if first:  # noted in any case: what is raised within a destructor goes no further
+            self.number, self._since = number, now
         if self._at_once:
             raise Stopped(number, self._steps)
-        if impatient:
+        if not first and number == signal.SIGINT and now - self._since > _IMPATIENT:
             raise Stopped(number)
-        if self.number is None:
-            self.number, self._since = number, now
-            if self._says:  # not by print, which the signal may have interrupted
-                once_more = " (once more: at once, without saving)" if number == signal.SIGINT else ""
-                text = f"\n{signal.Signals(number).name}: saves after this step, then stops{once_more}\n"
+        if first and self._says:  # not by print, which the signal may have interrupted
+            once_more = " (once more: at once, without saving)" if number == signal.SIGINT else ""
+            text = f"\n{signal.Signals(number).name}: saves after this step, then stops{once_more}\n"
+            with suppress(OSError, ValueError, AttributeError):  # a closed terminal, a notebook
                 os.write(sys.stderr.fileno(), text.encode())
 
 
@@ -71,8 +88,10 @@ def put_off_stops(*, says: bool = True) -> Iterator[StopRequests]:
         yield requests
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+def ignore_stops() -> None:
+    """For a process that is about to end: a signal would only take its exit code."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, entered_by_main, explain_loss, on_main
 from backbones.engine.loop import CompileNetwork, compile_whole, portion_size, repeated_tests, train
 from backbones.engine.plateau import Plateau
-from backbones.engine.run import DIVERGED_BATCH, check_output, open_run, write_json
+from backbones.engine.run import DIVERGED_BATCH, RunFolder, check_output, open_run, write_json
 from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.engine.state import TrainState, restore
 from backbones.engine.step import ComputeLoss
@@ -111,9 +111,8 @@ def fit(
         )
         checkpoints = Path(str(config.output)) / "checkpoints"
         start = restore(checkpoints, state, options.steps, world) if config.resume else 0
+        on_main(world, lambda: _begin(run, start, repeated_tests(start, options)))
         if run is not None:
-            run.begin(start)
-            run.forget_after(start, repeated_tests(start, options))
             processes = f"{world.size} process(es) on {world.device.type}"
             print(f"{description}\n{processes}, steps {start} to {options.steps}", flush=True)
         sampler = StepSampler(
@@ -154,6 +153,12 @@ def fit(
         print(format_results(results))
         print_outcome(config, run.weights, results)
         return results
+
+
+def _begin(run: RunFolder | None, start: int, tests: set[int]) -> None:
+    if run is not None:
+        run.begin(start)
+        run.forget_after(start, tests)
 
 
 def print_outcome(config: TrainingConfig, weights: Path, results: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.distributed import entered_by_main, on_main, wait_for_all
+from backbones.engine.distributed import entered_by_main, explain_loss, on_main, wait_for_all
 from backbones.engine.loop import portion_size
 from backbones.engine.randomness import derive_seed
 from backbones.engine.run import RunFolder, check_same, open_run, read_record
@@ -119,7 +119,7 @@ def train_alternating(task: DetectorTask, title: str) -> dict[str, Any] | None:
         threads=torch.get_num_threads(),
         class_origins=task.class_origins(),
     )
-    with entered_by_main(world, folder) as run:
+    with entered_by_main(world, folder) as run, explain_loss(world):
         if run is not None:
             run.update()
             print(title, flush=True)

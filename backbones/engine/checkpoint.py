@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, loaded without running code from them."""
 
+import errno
 import os
 import re
 import warnings
@@ -14,6 +15,7 @@ from backbones.engine.pickle_limits import check_pickles
 from backbones.errors import CheckpointError, RunFolderError
 
 _IS_FOLDER = 0x10  # MS-DOS's attribute, in an archive's directory
+_OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _NAME = re.compile(r"step_(\d{8,})\.pt")
 
 
@@ -67,7 +69,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # PyTorch's archive complains about its position; what the disk said is behind it
-            if isinstance(error.__context__, OSError):
+            if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from None
             raise
 
@@ -142,9 +144,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
-    except (MemoryError, PermissionError):
+    except MemoryError:
         raise
     except Exception as error:  # a damaged archive fails in many ways, a pickle with code in UnpicklingError
+        if getattr(error, "errno", None) in _OF_THE_MACHINE or "can't allocate memory" in str(error):
+            raise  # the file may be whole
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise CheckpointError(f"{path}: not a readable checkpoint of plain tensors ({reason})") from error
     if not isinstance(state, dict):

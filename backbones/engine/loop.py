@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from backbones.engine.step import (
     ComputeLoss,
     Step,
     TakeStep,
+    describe,
     set_rate,
     why_not_captured,
     why_not_compiled,
@@ -134,7 +136,7 @@ def train(
     Raises:
         DivergedError: the loss became infinite or NaN. No checkpoint is written from then on.
         Stopped: a signal came, in any process. The step was finished, its checkpoint written.
-        UserError: a batch can't be had in some process. The checkpoint of the step before was written.
+        Exception: a batch can't be had in some process. The checkpoint of the step before was written.
     """
     model = state.model
     model.train()
@@ -156,6 +158,11 @@ def train(
             records.test(start_step, evaluate, stops)  # its run may have ended in it
         iterator = prefetch(batches, world.device)
         if steps:
+            first, failure = _fetch(iterator, 1, stops)
+            end = _common_end(stops, failure, start_step)
+            if end is not None:
+                raise end
+            iterator = chain(first, iterator)
             take_step, iterator = _prepare_step(
                 state, compute_loss, iterator, options, world, precision, compile_network, run
             )
@@ -187,32 +194,34 @@ def train(
             if save:
                 records.save(done)
             if test and evaluate is not None:  # after the checkpoint, so that it can be left at any time
+                end = _common_end(stops, None, done)
+                if end is not None:
+                    raise end
                 records.test(done, evaluate, stops)
-        end = _common_end(stops, None, options.steps)
-        if end is not None:
-            raise end
+    if stops.number is not None:  # all is saved
+        raise Stopped(stops.number, options.steps)
     if state.average is not None:
         state.average.exchange(model)
     share_buffers(model)
     model.eval()
 
 
-def _fetch(batches: Iterator[Any], count: int, stops: StopRequests) -> tuple[list[Any], UserError | None]:
+def _fetch(batches: Iterator[Any], count: int, stops: StopRequests) -> tuple[list[Any], Exception | None]:
     """The micro-batches of a step, or why they can't be had: found out before the step changes anything."""
     if stops.number is not None:
         return [], None
     try:
         return [next(batches) for _ in range(count)], None
-    except UserError as error:
+    except Exception as error:  # of whatever kind: what has been done before is whole
         return [], error
 
 
-def _common_end(stops: StopRequests, failure: UserError | None, steps: int) -> Stopped | UserError | None:
-    """Why all processes stop after `steps` steps, a failure or a signal in any of them; None: they go on."""
+def _common_end(stops: StopRequests, failure: Exception | None, steps: int) -> Stopped | Exception | None:
+    """Why all processes stop after `steps` steps, a failure or else a signal in any of them; None: they go on."""
     number = highest_over_processes(_FAILURE if failure else stops.number or 0)
     if number == _FAILURE:
-        failures = gather_objects(failure)
-        return failure or next(filter(None, failures))
+        texts = gather_objects(failure and (str(failure) if isinstance(failure, UserError) else describe(failure)))
+        return failure or UserError(next(filter(None, texts)))
     return Stopped(number, steps) if number else None
 
 

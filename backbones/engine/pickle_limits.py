@@ -43,7 +43,11 @@ def check_pickles(path: Path) -> None:
 
 
 def _check(content: IO[bytes], path: Path) -> None:
-    if any(leaves > _MOST_LEAVES for leaves in _tuples(pickletools.genops(content), path)):
+    try:
+        endless = any(leaves > _MOST_LEAVES for leaves in _tuples(pickletools.genops(content), path))
+    except MemoryError as error:  # a length that is made up
+        raise CheckpointError(f"{path}: names more bytes than there is memory: it is damaged") from error
+    if endless:
         raise CheckpointError(f"{path}: holds tuples of tuples without end, as no checkpoint of PyTorch does")
 
 

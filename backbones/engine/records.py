@@ -86,11 +86,13 @@ class Records:
             average.exchange(model)
         share_buffers(model)
         model.eval()
-        with stops.at_once(done):
-            results = evaluate()
-        model.train()
-        if average is not None:
-            average.exchange(model)
+        try:
+            with stops.at_once(done):
+                results = evaluate()
+        finally:
+            model.train()
+            if average is not None:
+                average.exchange(model)
         if self._run is not None:
             self._run.log(done, "test", results)
         self._window.start_clock()

@@ -23,6 +23,7 @@ from backbones.engine.events import EventFile
 from backbones.engine.lock import LOCK, only_writer
 from backbones.errors import DataError, RunFolderError, Stopped
 from backbones.regular import read_regular_file
+from backbones.stopping import put_off_stops
 from backbones.text import is_utf8
 
 # Keys of a configuration that leave the recipe as it is: how it is computed, and how often something is written.
@@ -270,7 +271,7 @@ def _record_end(run: RunFolder, error: BaseException) -> None:
     """Notes why a run came to its end; where the disk is the reason, that may not be possible either."""
     interrupted = isinstance(error, KeyboardInterrupt)
     text = str(error) if interrupted else " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    with suppress(OSError, RunFolderError):
+    with suppress(OSError, RunFolderError), put_off_stops(says=False):
         run.update(status="interrupted" if interrupted else "failed", error=text)
 
 

@@ -61,7 +61,9 @@ class Window:
         """
         if not self._steps:
             return
-        self._names = list(self._steps[0])
+        names = list(self._steps[0])
+        if names != self._names:  # a checkpoint kept those of a run that logged something else
+            self._names, self._rows = names, []
         table = torch.stack([torch.stack([values[name] for name in self._names]) for values in self._steps])
         rows = mean_over_processes(table).tolist()
         for place, row in enumerate(rows):

@@ -171,6 +171,25 @@ def test_damaged_ones_are_kept_aside_and_said(tmp_path: Path, network: Any, caps
     assert latest_checkpoint(tmp_path) == paths[0]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(116, "Stale file handle"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()],
+)
+def test_what_the_machine_lacks_is_no_damage(
+    tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The newest checkpoint stays where it is: it is whole."""
+    paths = [save_checkpoint(tmp_path, step, state_of(*network, step), keep=2) for step in (2, 4)]
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        restore(tmp_path, TrainState(*network), 10, ALONE)
+    assert sorted(tmp_path.iterdir()) == paths
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, network: Any) -> None:
     """A limit on the size of files stands for it; tests/faults fills real ones."""
     good = save_checkpoint(tmp_path, 3, state_of(*network, 3), keep=1)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones.engine import records
 from backbones.engine.checkpoint import load_checkpoint
 from backbones.engine.distributed import World
 from backbones.engine.loop import TrainOptions, portion_size, repeated_tests, train
@@ -261,6 +262,47 @@ def test_a_batch_that_cannot_be_had_loses_no_step(tmp_path: Path, accumulate: in
     cut.batches = None
     assert bits(cut.run(resume=True)) == bits(expected)
     assert cut.log() == whole.log()
+
+
+def test_a_batch_that_fails_in_another_way_loses_no_step_either(tmp_path: Path) -> None:
+    def failing() -> Iterator[Any]:
+        for place, batch in enumerate(batches(2)):
+            if place == 3:
+                raise OSError(5, "Input/output error", "7.jpg")
+            yield batch
+
+    plan = Plan(tmp_path, TrainOptions(steps=6, batch_size=2, checkpoint_every=6), batches=failing())
+    with pytest.raises(OSError, match=r"7\.jpg"):
+        plan.run()
+    assert plan.checkpoints() == ["step_00000003.pt"]
+
+
+def test_numbers_of_another_kind_do_not_mix(tmp_path: Path) -> None:
+    """A checkpoint in the middle of a line, of a run that logged something else."""
+    options = TrainOptions(steps=6, batch_size=2, checkpoint_every=6, log_every=4)
+    plan = Plan(tmp_path, options)
+    plan.compute_loss = lambda model, batch: (squared_error(model, batch)[0], {})
+    plan.batches = until(batches(2), 3)
+    plan.learning_rate = lambda step: os.kill(os.getpid(), signal.SIGTERM) or 0.01 if step == 2 else 0.01
+    with pytest.raises(Stopped):
+        plan.run()
+    plan.batches, plan.compute_loss, plan.learning_rate = None, squared_error, lambda step: 0.01
+    plan.run(resume=True)
+    assert [line["step"] for line in plan.log()] == [4, 6]
+
+
+def test_a_signal_after_the_last_step_is_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(tmp_path)
+    save = records.Records.save
+
+    def save_and_signal(self: Any, done: int) -> None:
+        save(self, done)
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(records.Records, "save", save_and_signal)
+    with pytest.raises(Stopped, match="after step 6"):
+        plan.run()
 
 
 def test_a_checkpoint_of_before_the_log_was_kept_is_read(tmp_path: Path) -> None:

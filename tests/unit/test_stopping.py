@@ -91,10 +91,42 @@ def test_a_second_sigterm_is_no_impatience(monkeypatch: pytest.MonkeyPatch) -> N
         assert stops.number == signal.SIGTERM
 
 
-def test_what_can_be_left_at_any_time_is() -> None:
-    with put_off_stops() as stops:
-        with pytest.raises(Stopped, match="SIGTERM after step 7"), stops.at_once(7):
+def test_the_same_stop_again_changes_nothing_while_all_ends() -> None:
+    with pytest.raises(Stopped, match="SIGTERM"), stoppable():  # noqa: PT012
+        try:
             send(signal.SIGTERM)
+        finally:
+            send(signal.SIGTERM)
+            send(signal.SIGINT)
+
+
+def test_a_terminal_that_is_gone_takes_no_step_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(descriptor: int, text: bytes) -> int:
+        raise OSError(5, "Input/output error")
+
+    with put_off_stops() as stops:
+        monkeypatch.setattr(stopping.os, "write", gone)
+        send(signal.SIGHUP)
+        monkeypatch.undo()
+        assert stops.number == signal.SIGHUP
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_a_destructor_is_not_forgotten() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            send(signal.SIGTERM)
+
+    with put_off_stops() as stops, stops.at_once(3):
+        dying = Dying()
+        del dying  # Python says of what is raised there that it is ignored
+    assert stops.number == signal.SIGTERM
+
+
+def test_what_can_be_left_at_any_time_is() -> None:
+    with put_off_stops() as stops, pytest.raises(Stopped, match="SIGTERM after step 7"), stops.at_once(7):
+        send(signal.SIGTERM)
+    with put_off_stops() as stops:
         send(signal.SIGHUP)
         with pytest.raises(Stopped, match="SIGHUP after step 7"), stops.at_once(7):
             raise AssertionError("one that has been waiting is not waited for again")
