@@ -80,6 +80,9 @@ def run_command(
             _leave(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
         except Stopped as error:
             atexit.register(ignore_stops)
+            error.__traceback__ = error.__context__ = (
+                None  # they keep progress bars open, which end in a line of their own
+            )
             _leave(128 + error.number, str(error))
         except KeyboardInterrupt:
             _leave(EXIT_INTERRUPTED, "interrupted")
