@@ -155,22 +155,6 @@ def test_other_threads_do_without() -> None:
     assert seen == [None]
 
 
-def test_the_message_is_the_last_line_below_a_progress_bar() -> None:
-    program = (
-        "import os, signal\n"
-        "from backbones.cli import run_command\n"
-        "from backbones.progress import progress_bar\n"
-        "def numbers():\n"
-        "    for number in progress_bar(range(9), total=9, unit='step'): yield number\n"
-        "def work():\n"
-        "    for number in numbers(): os.kill(os.getpid(), signal.SIGTERM)\n"
-        "run_command(work, argv=[])"
-    )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert finished.returncode == 143
-    assert finished.stderr.replace("\r", "\n").rstrip("\n").split("\n")[-1] == "interrupted by SIGTERM"
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_command_leaves_with_the_signal_s_exit_code(number: int, code: int) -> None:
     program = (
