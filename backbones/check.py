@@ -6,7 +6,7 @@ from typing import Any
 
 from backbones.data.checking.class_folders import check_class_folders
 from backbones.data.findings import Finding, count_severities, findings_as_json, format_findings
-from backbones.engine.run import write_json
+from backbones.engine.outputs import write_json
 from backbones.errors import DataError
 
 

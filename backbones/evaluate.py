@@ -16,7 +16,7 @@ from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
 from backbones.engine.acceleration import Precision, parameter_dtype
 from backbones.engine.distributed import World, gather_objects, join_world
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError
 from backbones.models import StagedNetwork
 from backbones.progress import progress_bar

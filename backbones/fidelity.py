@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from backbones.config import PretrainConfig
-from backbones.engine.run import flatten
+from backbones.engine.run_record import flatten
 from backbones.errors import ConfigError
 from backbones.models import model_options
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from backbones.cli import run_command
 from backbones.data.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
-from backbones.engine.run import check_writable
+from backbones.engine.outputs import check_writable
 from backbones.errors import ConfigError, DataError
 from backbones.importing.akamaster import import_akamaster
 from backbones.importing.caffe_classifiers import import_caffe

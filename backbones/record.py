@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.cli import run_command
-from backbones.engine.run import write_json
+from backbones.engine.outputs import write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.regular import read_regular_file
 

@@ -13,8 +13,9 @@ from backbones.engine.acceleration import set_determinism
 from backbones.engine.average import WeightAverage
 from backbones.engine.distributed import World, entered_by_main, explain_loss, on_main
 from backbones.engine.loop import CompileNetwork, compile_whole, portion_size, repeated_tests, train
+from backbones.engine.outputs import write_json
 from backbones.engine.plateau import Plateau
-from backbones.engine.run import DIVERGED_BATCH, RunFolder, check_output, open_run, write_json
+from backbones.engine.run import DIVERGED_BATCH, RunFolder, check_output, open_run
 from backbones.engine.schedule import check_schedule, learning_rate
 from backbones.engine.state import TrainState, restore
 from backbones.engine.step import ComputeLoss

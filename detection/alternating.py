@@ -22,7 +22,8 @@ from backbones.engine.checkpoint import write_atomically
 from backbones.engine.distributed import entered_by_main, explain_loss, on_main, wait_for_all
 from backbones.engine.loop import portion_size
 from backbones.engine.randomness import derive_seed
-from backbones.engine.run import RunFolder, check_same, open_run, read_record
+from backbones.engine.run import RunFolder, open_run
+from backbones.engine.run_record import check_same, read_record
 from backbones.engine.schedule import check_schedule
 from backbones.errors import ConfigError
 from backbones.training import print_outcome

@@ -8,7 +8,7 @@ from typing import Literal
 from backbones.check import check_folders, tell_findings
 from backbones.cli import run_command
 from backbones.data.glance import folders_below
-from backbones.engine.run import check_writable
+from backbones.engine.outputs import check_writable
 from backbones.errors import ConfigError, DataError
 from detection.check_drawing import draw_sheets
 from detection.data.checking.coco import usual_coco_splits

@@ -12,7 +12,7 @@ from PIL import Image
 from backbones.analysis.complexity import complexity
 from backbones.cli import run_command
 from backbones.engine.distributed import World, join_world
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import RunFolderError, UserError
 from backbones.jobs import Job, run_jobs
 from backbones.markdown import format_table

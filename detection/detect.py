@@ -8,7 +8,7 @@ from typing import Any, Literal
 from backbones.cli import run_command
 from backbones.data.pictures import ENDINGS
 from backbones.engine.distributed import join_world
-from backbones.engine.run import check_writable, refuse_results, write_json
+from backbones.engine.outputs import check_writable, refuse_results, write_json
 from backbones.errors import DataError, RunFolderError
 from backbones.progress import progress_bar
 from detection.data.pictures import read_image

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.cli import run_command
-from backbones.engine.run import check_writable, refuse_results, write_json
+from backbones.engine.outputs import check_writable, refuse_results, write_json
 from backbones.text import printable
 from detection.evaluate.evaluate import Metric, evaluate_detections, format_results
 from detection.evaluate.files import other_voc_results, results_split

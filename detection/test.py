@@ -7,7 +7,7 @@ from typing import Literal
 from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import join_world
-from backbones.engine.run import check_writable, refuse_results, write_json
+from backbones.engine.outputs import check_writable, refuse_results, write_json
 from backbones.errors import ConfigError, DataError
 from backbones.text import printable
 from backbones.weights import WeightsMetadata

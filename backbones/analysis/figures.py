@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import check_writable
+from backbones.engine.outputs import check_writable
 from backbones.errors import ConfigError, RunFolderError
 from backbones.text import printable
 

@@ -21,7 +21,7 @@ from backbones.config import ClassificationData
 from backbones.data.loader import testing_batches
 from backbones.data.readers import read_split
 from backbones.engine.distributed import join_world
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import ConfigError
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar

@@ -24,7 +24,7 @@ from backbones.cli import run_command
 from backbones.config import ClassificationData
 from backbones.data.datasets import ClassificationDataset
 from backbones.data.readers import read_split
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import ConfigError, DataError
 from backbones.models import get_model
 from backbones.models.stages import StagedNetwork

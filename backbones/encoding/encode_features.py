@@ -22,7 +22,8 @@ from backbones.encoding.reading import choose_pictures, read_features
 from backbones.encoding.report import draw_rows, format_distortions, format_rows
 from backbones.encoding.retrieval import asking
 from backbones.engine.distributed import join_world
-from backbones.engine.run import describe_hardware, git_commit, write_json
+from backbones.engine.machine import describe_hardware, git_commit
+from backbones.engine.outputs import write_json
 from backbones.errors import ConfigError
 from backbones.models.stages import StagedNetwork
 from backbones.progress import progress_bar

@@ -10,7 +10,7 @@ from backbones.encoding.encodings import EncodingName
 from backbones.encoding.normalisation import Normalisation
 from backbones.encoding.quantisation import check_quantisation
 from backbones.encoding.whitening import Origin
-from backbones.engine.run import check_writable
+from backbones.engine.outputs import check_writable
 from backbones.errors import ConfigError
 
 

@@ -2,74 +2,30 @@
 
 import json
 import os
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.events import EventFile
 from backbones.engine.lock import LOCK, only_writer
-from backbones.errors import DataError, RunFolderError, Stopped
-from backbones.regular import read_regular_file
+from backbones.engine.machine import describe_machine
+from backbones.engine.outputs import write_json
+from backbones.engine.run_record import check_same, plain_config, read_record
+from backbones.errors import RunFolderError, Stopped
 from backbones.stopping import put_off_stops
 from backbones.text import is_utf8
 
-# Keys of a configuration that leave the recipe as it is: how it is computed, and how often something is written.
-SAME_RECIPE = (
-    "device",
-    "precision",
-    "deterministic",
-    "data.resident",
-    "data.cache",
-    "data.cache_gigabytes",
-    "model.recompute",
-    "train.capture",
-    "train.compile",
-    "train.workers",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.evaluate_every",
-    "train.log_every",
-    "train.log_gradient_norm",
-    "elastic",
-    "timeout_minutes",
-)
 _ELASTIC = ("processes", "threads")  # facts that an elastic run may change
 _OTHER_RUN = (
     "set it back, or go on all the same with --allow_mismatch (--elastic where only processes and threads may change)"
 )
-# What may change between a run and its continuation without changing its result.
-_FREE_TO_CHANGE = (
-    "output",
-    "resume",
-    "overwrite",
-    "allow_mismatch",
-    "elastic",
-    "timeout_minutes",
-    "data.root",
-    "data.cache",
-    "data.cache_gigabytes",
-    "train.workers",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.log_every",
-    "model.recompute",
-    "expected",
-    "protocol",
-)
-LARGEST_RECORD = 2**26  # bytes of a run.json, which has some kilobytes, or of a recorded run with its curve
 DIVERGED_BATCH = "diverged_batch.json"  # names the pictures at which a run came to its end
 # What a run writes into its folder; run.json, by which a folder counts as a run, is the last to be removed.
 _OWN = (
@@ -225,15 +181,15 @@ def open_run(
             check_same(path, earlier, config, fixed, _OTHER_RUN)
         if earlier and elastic:
             _tell_changes(earlier, facts)
-        plain_config = _plain(config)
+        values = plain_config(config)
         record = {
             **earlier,
             "status": "running",
             "command": shlex.join(sys.argv),
-            "config": plain_config,
+            "config": values,
             **facts,
             **describe_machine(),
-            "seed": plain_config.get("seed"),
+            "seed": values.get("seed"),
             "started": earlier.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
             "restarts": earlier.get("restarts") if isinstance(earlier.get("restarts"), list) else [],
             "results": earlier.get("results"),
@@ -273,52 +229,6 @@ def _record_end(run: RunFolder, error: BaseException) -> None:
     text = str(error) if interrupted else " ".join(f"{type(error).__name__}: {error}".split())[:500]
     with suppress(OSError, RunFolderError), put_off_stops(says=False):
         run.update(status="interrupted" if interrupted else "failed", error=text)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all, into a folder that is made where it is missing.
-
-    Raises:
-        RunFolderError: the file can't be written.
-    """
-    check_writable(path)
-    try:
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
-    except OSError as error:
-        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
-
-
-def check_writable(path: Path) -> None:
-    """Finds out before the long work whether a file of results can be written there, by a try; makes its folder.
-
-    Raises:
-        RunFolderError: it is a folder, or no file can be made there.
-    """
-    try:
-        if path.is_dir():
-            raise RunFolderError(f"{path}: is a folder; name a file")
-        if path.exists() and not path.is_file():  # it would be replaced
-            raise RunFolderError(f"{path}: is a device or pipe; name a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")  # as write_atomically has it
-        temporary.touch()
-        temporary.unlink(missing_ok=True)  # another process of the run may have been first
-    except OSError as error:
-        raise RunFolderError(f"{path}: can't be written ({error.strerror})") from error
-
-
-def refuse_results(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Keeps a command from replacing results that nobody told it to replace.
-
-    Raises:
-        RunFolderError: the folder holds a file of one of the names, and `overwrite` is false.
-    """
-    there = [] if overwrite else [name for name in names if os.path.lexists(folder / name)]
-    if there:
-        named = there[0] if len(there) == 1 else f"{there[0]} and {len(there) - 1} more"
-        raise RunFolderError(
-            f"{folder} holds results already ({named}): replace them with --overwrite or name another folder"
-        )
 
 
 def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:
@@ -397,66 +307,6 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The record of a run, from its run.json. Raises RunFolderError if it can't be read."""
-    try:
-        record = json.loads(read_regular_file(path, largest=LARGEST_RECORD))
-    except (OSError, ValueError, RecursionError, DataError) as error:
-        raise RunFolderError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise RunFolderError(f"{path}: not a run's record")
-    return record
-
-
-def _plain(config: Any) -> Any:
-    """A configuration as its record has it."""
-    return json.loads(json.dumps(asdict(config)))
-
-
-def _completed(values: Any, defaults: Any) -> Any:
-    """Nested dictionaries with the defaults of the keys that are missing."""
-    if not (isinstance(values, dict) and isinstance(defaults, dict)):
-        return values
-    return values | {k: _completed(values[k], default) if k in values else default for k, default in defaults.items()}
-
-
-def check_same(path: Path, earlier: dict[str, Any], config: Any, facts: dict[str, Any], advice: str) -> None:
-    """Compares the record of the run in `path` with a configuration and facts.
-
-    Raises:
-        RunFolderError: names the first difference that changes results; ends in `advice`.
-    """
-    # Options that are younger than the run had their defaults in it.
-    config_then = _completed(earlier.get("config"), _plain(type(config)()))
-    before = {"config": config_then} | {key: earlier.get(key) for key in facts}
-    for key, was, now in differences(before, {"config": _plain(config)} | facts):
-        raise RunFolderError(f"{path}: its run had {key} = {was}, now it is {now}; {advice}")
-
-
-def differences(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Where the records of two runs differ in what changes a result: (dotted key, value before, value now).
-
-    Args:
-        earlier: configuration (as "config") and other facts of one run.
-        now: those of the other.
-    """
-    before, after = flatten(earlier), flatten(now)
-    for key in sorted(before.keys() | after.keys()):
-        name = key.removeprefix("config.")
-        if name not in _FREE_TO_CHANGE and before.get(key) != after.get(key):
-            yield name, before.get(key), after.get(key)
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with keys joined by dots."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
 def _parse_metrics(line: str) -> dict[str, Any] | None:
     """A line of metrics.jsonl, or None for what is none: the line that a kill cut in two."""
     try:
@@ -466,46 +316,3 @@ def _parse_metrics(line: str) -> dict[str, Any] | None:
         return None
     whole = isinstance(values.get("split"), str) and isinstance(values.get("step"), int)
     return values if whole and all(isinstance(n, int | float) for n in numbers.values()) else None
-
-
-def git_commit() -> str | None:
-    """The commit of the code that runs (not of the folder it was started in), with a + where files were changed."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def describe_machine(packages: Sequence[str] = ("torch", "torchvision", "numpy")) -> dict[str, Any]:
-    """What something ran on, for its record: versions of Python and packages, the code's commit, hardware."""
-    return {
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "git_commit": git_commit(),
-        "hardware": describe_hardware(),
-    }
-
-
-def describe_hardware() -> dict[str, Any]:
-    """CPU, number of cores, GPU and name of this machine."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "gpu": gpu,
-        "host": platform.node(),
-    }
-
-
-def cpu_model() -> str:
-    """The name of the CPU; its architecture where the system tells no more."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

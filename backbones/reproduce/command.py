@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.cli import run_command
-from backbones.engine.run import check_writable
+from backbones.engine.outputs import check_writable
 from backbones.errors import ConfigError, DataError, UserError
 from backbones.jobs import run_jobs, usable_gpus
 from backbones.reproduce.figures import make_figure

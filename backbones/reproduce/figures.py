@@ -15,7 +15,7 @@ from backbones.analysis.layer_responses import measure_run
 from backbones.analysis.plot_curves import draw_curves
 from backbones.analysis.response_figure import draw_responses
 from backbones.config import ClassificationData
-from backbones.engine.run import write_json
+from backbones.engine.outputs import write_json
 from backbones.errors import UserError
 from backbones.reproduce.paper import Beginning, Curves, Experiment, Figure, Responses
 from backbones.reproduce.report import Circumstances

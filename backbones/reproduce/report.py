@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import SAME_RECIPE, write_json
+from backbones.engine.outputs import write_json
+from backbones.engine.run_record import SAME_RECIPE
 from backbones.reproduce.paper import DataSet, Paper
 from backbones.reproduce.requests import SMOKE_STEPS, Scale
 from backbones.reproduce.runs import Run

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backbones.engine.run import flatten
+from backbones.engine.run_record import flatten
 from backbones.errors import ConfigError
 from backbones.reproduce.paper import DataSet, Experiment
 from backbones.reproduce.trainers import TRAINERS

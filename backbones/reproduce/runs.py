@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.engine.checkpoint import latest_checkpoint
-from backbones.engine.run import SAME_RECIPE, check_output, differences, flatten
+from backbones.engine.run import check_output
+from backbones.engine.run_record import SAME_RECIPE, differences, flatten
 from backbones.errors import RunFolderError
 from backbones.jobs import in_use, last_metrics, process_at_work
 from backbones.reproduce.requests import Request

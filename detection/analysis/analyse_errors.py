@@ -7,7 +7,7 @@ from pathlib import Path
 from backbones.analysis.figures import check_figure, save_figure
 from backbones.cli import run_command
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import refuse_results, write_json
+from backbones.engine.outputs import refuse_results, write_json
 from detection.analysis.error_figure import draw_errors, draw_errors_by_class
 from detection.analysis.error_tables import class_table, explain, run_table
 from detection.analysis.runs import read_runs

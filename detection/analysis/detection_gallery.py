@@ -8,7 +8,7 @@ from typing import Literal
 
 from backbones.cli import run_command
 from backbones.engine.checkpoint import write_atomically
-from backbones.engine.run import check_writable, refuse_results
+from backbones.engine.outputs import check_writable, refuse_results
 from backbones.errors import ConfigError, RunFolderError
 from backbones.progress import progress_bar
 from backbones.text import printable

@@ -21,7 +21,8 @@ from backbones.benchmark.report import PartReport, format_rows, merge
 from backbones.benchmark.train_part import TrainPartOptions
 from backbones.cli import run_command
 from backbones.engine.distributed import join_world
-from backbones.engine.run import check_writable, describe_machine, write_json
+from backbones.engine.machine import describe_machine
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import ConfigError
 from detection.benchmark.coco_part import CocoOptions
 from detection.benchmark.detector_part import DetectorPartOptions

@@ -11,7 +11,7 @@ from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.checkpoint import write_atomically
 from backbones.engine.distributed import World, join_world, wait_for_all
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import RunFolderError
 from backbones.text import printable
 from detection.compare.config import ComparisonConfig, RowConfig, check_comparison, check_models, families

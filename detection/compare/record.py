@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from backbones.engine.distributed import World
-from backbones.engine.run import cpu_model, describe_machine, flatten
+from backbones.engine.machine import cpu_model, describe_machine
+from backbones.engine.run_record import flatten
 from backbones.errors import RunFolderError
 from detection.compare.config import ComparisonConfig, RowConfig, families
 from detection.data.annotations import DetectionDataset

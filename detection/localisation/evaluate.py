@@ -7,7 +7,7 @@ from typing import Literal
 from backbones.cli import run_command
 from backbones.engine.acceleration import set_determinism
 from backbones.engine.distributed import World, join_world
-from backbones.engine.run import check_writable, write_json
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import CheckpointError, ConfigError
 from backbones.text import printable
 from backbones.weights import load_classifier

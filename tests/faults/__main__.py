@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.cli import run_command
-from backbones.engine.run import check_writable, describe_machine, write_json
+from backbones.engine.machine import describe_machine
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import ConfigError, UserError
 from backbones.progress import progress_bar
 from tests.faults.campaign import format_campaign, make_lab, run_campaign

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from backbones.cli import run_command
-from backbones.engine.run import check_writable, describe_machine, write_json
+from backbones.engine.machine import describe_machine
+from backbones.engine.outputs import check_writable, write_json
 from backbones.errors import ConfigError
 from backbones.markdown import format_table
 from backbones.progress import progress_bar

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from detector_commands import refusal, train, write_backbone, write_voc
 
-from backbones.engine.run import cpu_model
+from backbones.engine.machine import cpu_model
 from backbones.errors import RunFolderError
 from detection.compare import command, record
 from detection.compare.command import main

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbones.cli import run_command
-from backbones.engine.run import describe_machine, write_json
+from backbones.engine.machine import describe_machine
+from backbones.engine.outputs import write_json
 from backbones.progress import progress_bar
 from tests.load.commands import classifier, detector
 from tests.load.pictures import link_class_folders, link_coco

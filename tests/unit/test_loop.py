@@ -164,6 +164,15 @@ def test_tests_on_the_way_see_a_network_in_eval_mode(tmp_path: Path) -> None:
     assert bits(model) == bits(Plan(options=plan.options).run())  # looking changes nothing
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Signals are, even where the tests run under nohup."""
+    earlier = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from backbones.engine.run import RunFolder, check_writable, open_run
+from backbones.engine.outputs import check_writable
+from backbones.engine.run import RunFolder, open_run
 from backbones.errors import RunFolderError
 
 

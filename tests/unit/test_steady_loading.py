@@ -3,6 +3,7 @@
 `python -m tests.load` watches whole trainings for longer.
 """
 
+import mmap
 import os
 from collections.abc import Callable
 
@@ -50,11 +51,14 @@ def test_loading_holds_no_more_after_thirty_epochs() -> None:
 
 
 def test_what_is_kept_is_seen() -> None:
-    kept: list[torch.Tensor] = []
+    kept: list[Any] = []
 
     def keep(batch: torch.Tensor) -> None:
         kept.append(batch)
-        kept.append(torch.ones(500_000))  # 2 MB: more than what earlier tests have left free
+        # Not from the heap, where other tests have left room, and would find it.
+        memory = mmap.mmap(-1, 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.write(bytes(2**20))
+        kept.append(memory)
 
     early, *_, late = after_each(15, keep)[3:]
     assert late.files > early.files
