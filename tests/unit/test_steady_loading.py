@@ -6,6 +6,7 @@
 import mmap
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
