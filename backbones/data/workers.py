@@ -4,8 +4,10 @@ Each has a line of its own to the process that began it, and no lock is shared: 
 the others and the one that reads are not held up. What it was to load is loaded again by new ones, which give the same.
 """
 
+import errno
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -107,7 +109,11 @@ class LoadingProcess(ForkProcess):
         """
         try:
             return self._line.recv()
-        except (EOFError, OSError) as error:  # or it was killed when it was about to hand over a tensor
+        except (EOFError, OSError, RuntimeError) as error:  # or it was killed when it was about to hand over a tensor
+            if "ancdata" in str(error) or getattr(error, "errno", None) == errno.EMFILE:
+                raise _too_few_files() from error
+            if isinstance(error, RuntimeError):
+                raise
             self.join(5)
             if self.is_alive():
                 raise
@@ -268,6 +274,14 @@ def _no_room() -> UserError:
     return UserError(
         "/dev/shm: no room for what loading processes hand over: make it larger (docker run --shm-size 8g), or set "
         "fewer --train.workers (--workers), or 0"
+    )
+
+
+def _too_few_files() -> UserError:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return UserError(
+        f"{allowed} open files at a time are too few for what loading processes hand over: raise that (ulimit -n "
+        "65536), or set fewer --train.workers (--workers)"
     )
 
 

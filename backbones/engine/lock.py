@@ -18,7 +18,7 @@ def only_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Holds the lock of a run folder: a POSIX record lock, which ends with its process, however that ends.
 
     It holds on other machines too, where they share the folder by a file system with locks, as NFS has them. Processes
-    that this one forks do not hold it.
+    that this one forks do not hold it. Within one process it keeps nothing out, and ends with the first that lets go.
 
     Args:
         patience: seconds to wait for a process that is about to end.

@@ -242,6 +242,11 @@ def check_output(output: str | None, *, resume: bool, overwrite: bool) -> Path:
     path = Path(output)
     if not is_utf8(output):
         raise RunFolderError(f"{path}: its name is not UTF-8, as weights files need: name another --output")
+    if overwrite and not resume and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        raise RunFolderError(
+            f"{path}: torchrun has started the processes anew, and --overwrite would remove what they had done: give "
+            "--resume in its place"
+        )
     try:
         if (path / "run.json").exists():
             if not (resume or overwrite):

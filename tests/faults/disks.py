@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
+from signal import SIGCONT, SIGSTOP
 
 from tests.faults.comparison import checkpoints
 from tests.faults.harness import Trial
@@ -36,8 +37,12 @@ def read_only_disk(trial: Trial, random: Random) -> None:
     trial.wait_for_steps(random.randint(1, trial.workload.steps // 2))
     folders = [trial.output, trial.output / "checkpoints"]
     folder = random.choice([each for each in folders if each.is_dir()])
+    trial.running.send(SIGSTOP)  # it may be faster than a disk
+    if trial.running.poll() is not None:
+        return
     with _mounted("--bind", str(folder), str(folder)):
         _run("mount", "-o", "remount,bind,ro", str(folder))
+        trial.running.send(SIGCONT)
         ended = trial.running.wait()
         trial.hurt(f"{folder.relative_to(trial.folder)} became read-only after step {trial.steps_logged()}", ended)
         trial.expect_refusal(ended, str(folder), "Read-only file system")

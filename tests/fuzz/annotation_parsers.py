@@ -1,7 +1,9 @@
 """Parsers of annotations and detections, as functions of one file's bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from detection.data.annotations import DetectionDataset
 from detection.data.cls_loc import read_cls_loc
 from detection.data.coco import read_coco
 from detection.data.det import read_det
@@ -87,14 +89,18 @@ def voc_results(folder: Path) -> Parser:
 
 
 def det_xml(folder: Path) -> Parser:
-    put(folder / "Data/DET/val/fuzzed.JPEG", seeds.picture())
     put(folder / "ImageSets/DET/val.txt", b"fuzzed 1\n")
+    return _ilsvrc_xml(folder, "DET", read_det)
+
+
+def _ilsvrc_xml(folder: Path, name: str, read_split: Callable[..., DetectionDataset]) -> Parser:
+    put(folder / f"Data/{name}/val/fuzzed.JPEG", seeds.picture())
 
     def read(path: Path) -> None:
         for bad_boxes in ("keep", "repair"):
-            read_det(folder, "val", bad_boxes=bad_boxes).target(0)
+            read_split(folder, "val", bad_boxes=bad_boxes).target(0)
 
-    return in_file(folder, "Annotations/DET/val/fuzzed.xml", read)
+    return in_file(folder, f"Annotations/{name}/val/fuzzed.xml", read)
 
 
 def det_list(folder: Path) -> Parser:
@@ -113,13 +119,7 @@ def blacklist(folder: Path) -> Parser:
 
 
 def cls_loc_xml(folder: Path) -> Parser:
-    put(folder / "Data/CLS-LOC/val/fuzzed.JPEG", seeds.picture())
-
-    def read(path: Path) -> None:
-        for bad_boxes in ("keep", "repair"):
-            read_cls_loc(folder, "val", bad_boxes=bad_boxes).target(0)
-
-    return in_file(folder, "Annotations/CLS-LOC/val/fuzzed.xml", read)
+    return _ilsvrc_xml(folder, "CLS-LOC", read_cls_loc)
 
 
 def cls_loc_list(folder: Path) -> Parser:

@@ -359,6 +359,24 @@ def test_a_task_that_cannot_be_received_ends_its_process() -> None:
         next(made)
 
 
+def test_too_few_open_files_are_named() -> None:
+    program = (
+        "import resource, torch\n"
+        "from backbones.cli import run_command\n"
+        "from backbones.data.loader import testing_batches\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n"
+        "def tensors(index): return [torch.zeros(9) for _ in range(150)]\n"
+        "kept = []\n"
+        "def load():\n"
+        "    batches = testing_batches(tensors, range(9), batch_size=1, workers=1, collate=list)\n"
+        "    for batch in batches: kept.append(batch)\n"
+        "run_command(load, argv=[])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 2
+    assert "error: 200 open files at a time are too few" in finished.stderr
+
+
 def test_a_stop_iteration_of_a_reader_is_an_error() -> None:
     def load(index: int) -> int:
         raise StopIteration

@@ -127,6 +127,18 @@ def test_overwrite_starts_anew_and_leaves_foreign_files(tmp_path: Path) -> None:
         assert record(tmp_path)["results"] is None
 
 
+def test_what_torchrun_starts_anew_does_not_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_in(tmp_path) as run:
+        run.log(1, "train", {"loss": 1.0})
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(RunFolderError, match="would remove what they had done: give --resume"):
+        run_in(tmp_path, overwrite=True).__enter__()
+    assert (tmp_path / "metrics.jsonl").exists()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with run_in(tmp_path, overwrite=True):
+        assert not (tmp_path / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize("flag", ["resume", "overwrite", None])
 def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path: Path, flag: str | None) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
