@@ -4,7 +4,6 @@ Each has a line of its own to the process that began it, and no lock is shared: 
 the others and the one that reads are not held up. What it was to load is loaded again by new ones, which give the same.
 """
 
-import errno
 import multiprocessing
 import os
 import resource
@@ -110,7 +109,7 @@ class LoadingProcess(ForkProcess):
         try:
             return self._line.recv()
         except (EOFError, OSError, RuntimeError) as error:  # or it was killed when it was about to hand over a tensor
-            if "ancdata" in str(error) or getattr(error, "errno", None) == errno.EMFILE:
+            if "ancdata" in str(error) or "Too many open files" in str(error):  # a tensor is one, until it is let go
                 raise _too_few_files() from error
             if isinstance(error, RuntimeError):
                 raise
@@ -265,7 +264,11 @@ def _answer(load: Callable[[Any], Any], task: Any) -> memoryview:
     try:
         return ForkingPickler.dumps((load(task), None))
     except Exception as error:
-        answer = _no_room() if "unable to allocate shared memory" in str(error) else _that_can_be_sent(error)
+        answer = _that_can_be_sent(error)
+        if "unable to allocate shared memory" in str(error):
+            answer = _no_room()
+        elif "Too many open files" in str(error):
+            answer = _too_few_files()
         answer.add_note(f"in a loading process:\n{traceback.format_exc()}")
         return ForkingPickler.dumps((None, answer))
 
