@@ -1,7 +1,7 @@
 """The configuration of `train_detector.py`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from backbones.config import OptimizerConfig, TrainingConfig
 from backbones.engine.loop import TrainOptions
@@ -135,6 +135,18 @@ class DetectorConfig(TrainingConfig):
     # The defaults of Faster R-CNN.
     train: TrainOptions = field(default_factory=lambda: TrainOptions(batch_size=2))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.001, weight_decay=5e-4))
+
+
+def detector_options(config: DetectorConfig) -> dict[str, Any]:
+    """What a configuration says of the detector itself, as `get_detector` and `detector_metadata` take it."""
+    return {
+        "norm": config.backbone.norm,
+        "freeze_stages": config.backbone.freeze_stages,
+        "anchor_scales": config.anchors.scales,
+        "anchor_ratios": config.anchors.ratios,
+        "rpn": config.rpn,
+        "roi": config.roi,
+    }
 
 
 def check_data(data: DetectionData) -> None:

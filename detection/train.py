@@ -9,7 +9,7 @@ from backbones.engine.distributed import join_world
 from backbones.errors import ConfigError
 from backbones.training import prepare
 from detection.alternating import check_stages, train_alternating
-from detection.config import DetectionData, DetectorConfig, check_data
+from detection.config import DetectionData, DetectorConfig, check_data, detector_options
 from detection.data.annotations import BadBoxes, DetectionDataset
 from detection.data.readers import for_testing, read_split
 from detection.start import Start, describe_classes, read_start
@@ -42,12 +42,7 @@ def train_detector(config: DetectorConfig) -> dict[str, Any] | None:
             start.network,
             classes,
             train_set.annotations.category_ids,
-            norm=config.backbone.norm,
-            freeze_stages=config.backbone.freeze_stages,
-            anchor_scales=config.anchors.scales,
-            anchor_ratios=config.anchors.ratios,
-            rpn=config.rpn,
-            roi=config.roi,
+            **detector_options(config),
             shorter_side=data.shorter_side,
             longest_side=data.longest_side,
         )

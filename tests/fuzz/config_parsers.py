@@ -14,7 +14,7 @@ from backbones.fidelity import recipe_defaults, resolve
 from backbones.inputs import augmentation
 from backbones.models import get_model
 from backbones.train import check_test
-from detection.config import DetectorConfig
+from detection.config import DetectorConfig, detector_options
 from detection.config import check_data as check_detection_data
 from detection.models import get_detector
 
@@ -48,12 +48,7 @@ def _check_detector(config: DetectorConfig) -> None:
             config.backbone.name or "resnet18",
             2,
             backbone_options=config.backbone.options,
-            norm=config.backbone.norm,
-            freeze_stages=config.backbone.freeze_stages,
-            anchor_scales=config.anchors.scales,
-            anchor_ratios=config.anchors.ratios,
-            rpn=config.rpn,
-            roi=config.roi,
+            **detector_options(config),
         )
     asdict(config)
 

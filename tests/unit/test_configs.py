@@ -18,7 +18,7 @@ from backbones.models import get_model
 from backbones.train import main as pretrain_main
 from detection import get_detector
 from detection.alternating import STAGES, stage_config
-from detection.config import DetectorConfig
+from detection.config import DetectorConfig, detector_options
 from detection.config import check_data as check_detection_data
 from detection.train import main as train_detector_main
 
@@ -174,12 +174,7 @@ def test_its_network_can_be_built(file: Path) -> None:
             config.backbone.name,
             20,
             backbone_options=config.backbone.options,
-            norm=config.backbone.norm,
-            freeze_stages=config.backbone.freeze_stages,
-            anchor_scales=config.anchors.scales,
-            anchor_ratios=config.anchors.ratios,
-            rpn=config.rpn,
-            roi=config.roi,
+            **detector_options(config),
         )
     first = next(iter(detector.backbone.parameters()))
     assert first.requires_grad == ("conv1" not in config.backbone.freeze_stages)
